@@ -1,0 +1,153 @@
+"""One execution of a handler: whatever it does, an `Outcome` comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+import traceback
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+from onward.codec import decode, encode, printable
+from onward.context import Context, RunSync
+from onward.decide import Failed, Outcome, Returned, Unreadable
+from onward.errors import InvalidData, LeaseLost, RetryAfter, Unrecoverable
+from onward.flow import Flow, Stage
+from onward.ports import Store
+from onward.process import Record
+
+logger = logging.getLogger("onward")
+
+
+@dataclass(slots=True)
+class Tools:
+    """What an attempt works with. `run_sync` runs a function in a thread; `monotonic` is the clock's."""
+
+    store: Store
+    resources: dict[str, Any]  # by the flow's name
+    run_sync: RunSync
+    monotonic: Callable[[], float]
+
+
+class _Rule(Exception):
+    """The handler broke a rule of the house; trying again would break it again."""
+
+
+async def run_attempt(flow: Flow[Any], record: Record, tools: Tools) -> Outcome:
+    """Gives the handler a private copy of the process and judges what it did. Raises LeaseLost, or when cancelled."""
+    line = flow.stages[record.status]
+    assert line is not None
+    began = tools.monotonic()
+    process = record.process
+    if process is None:
+        try:
+            process = decode(flow, record.id, record.status, record.data)
+        except InvalidData as error:
+            return Unreadable(str(error))
+    record.process = None  # the copy is the handler's now; another attempt gets another
+    try:
+        status = await _call(flow, line, record, process, tools)
+        data, copy = _judge(flow, line, record, process, status)
+    except RetryAfter as asked:
+        return Failed(_text(asked), tools.monotonic() - began, delay=asked.delay)
+    except (Unrecoverable, _Rule, InvalidData) as error:
+        return Failed(_text(error), tools.monotonic() - began, permanent=True)
+    except (LeaseLost, GeneratorExit):
+        raise
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        return Failed("CancelledError: something that the handler awaited was cancelled", tools.monotonic() - began)
+    except BaseException as error:  # also SystemExit: a handler ends its attempt, never its worker
+        logger.warning("%s %s: attempt %d failed", record.id, record.status, record.attempt, exc_info=True)
+        return Failed(_text(error), tools.monotonic() - began)
+    return Returned(status._value_, data, copy, tools.monotonic() - began)
+
+
+async def _call(flow: Flow[Any], line: Stage[Any], record: Record, process: Any, tools: Tools) -> Any:
+    arguments: tuple[Any, ...] = (process,)
+    if line.takes_context:
+        arguments = (
+            process,
+            Context(flow, record, process, tools.store, tools.resources.get(flow.name), tools.run_sync),
+        )
+    if not line.is_async:
+        async with _limited(line, record):
+            return await tools.run_sync(functools.partial(line.handler, *arguments))
+    work = cast(Coroutine[Any, Any, Any], line.handler(*arguments))
+    try:
+        awaited = work.send(None)
+    except StopIteration as done:
+        return done.value  # it never waited, as short handlers do: a timer would have cost more than the handler
+    async with _limited(line, record):
+        return await _Begun(work, awaited)
+
+
+@asynccontextmanager
+async def _limited(line: Stage[Any], record: Record) -> AsyncIterator[None]:
+    """Cuts the attempt off at its timeout, or at the stage's deadline."""
+    limit = line.limit_s
+    if line.within is not None:
+        limit = min(limit, (line.within - (record.as_of - record.entered_at)).total_seconds())
+    clock = asyncio.timeout(limit)
+    try:
+        async with clock:
+            yield
+    except TimeoutError:
+        if clock.expired():
+            raise TimeoutError(f"{line.name} took longer than {limit:g} s and was cut off") from None
+        raise
+
+
+class _Begun:
+    """Awaits a coroutine that was begun already and now waits for `awaited`: what `yield from` would do from there."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any], awaited: Any) -> None:
+        self._work, self._awaited = work, awaited
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        work, awaited = self._work, self._awaited
+        try:
+            while True:
+                try:
+                    sent = yield awaited
+                except BaseException as error:
+                    awaited = work.throw(error)
+                else:
+                    awaited = work.send(sent)
+        except StopIteration as done:
+            return done.value
+
+
+def _judge(flow: Flow[Any], line: Stage[Any], record: Record, process: Any, status: Any) -> tuple[str, Any]:
+    if not isinstance(status, flow.status_type) or status._value_ not in line.targets:
+        if inspect.iscoroutine(status):
+            status.close()
+            raise _Rule(f"{line.name} returned a coroutine: write it as `async def`")
+        declared = ", ".join(sorted(line.targets))
+        raise _Rule(
+            f"{line.name} returned {printable(repr(status), 80)}, which its annotation does not declare; declared: {declared}"
+        )
+    if process.status != record.status and process.status != status:
+        raise _Rule(f"{line.name} set process.status to {process.status!r} but returned {status!r}: only return it")
+    if process.id != record.id:
+        raise _Rule(f"{line.name} changed the id to {printable(repr(process.id), 80)}: a process keeps its id for ever")
+    return encode(flow, process, record.id, status._value_)
+
+
+def _text(error: BaseException) -> str:
+    """The error for people, with the place in the user's code; it can be recorded, whatever is in it."""
+    try:
+        said = str(error)
+    except Exception:  # its __str__ is the user's code as well
+        said = "(its text cannot be read)"
+    if isinstance(error, _Rule | InvalidData | RetryAfter):
+        return printable(said)
+    frames = traceback.extract_tb(error.__traceback__)[-1:]
+    place = "".join(f" ({frame.filename.rpartition('/')[2]}:{frame.lineno} in {frame.name})" for frame in frames)
+    return printable(f"{type(error).__name__}: {said}{place}" if said else f"{type(error).__name__}{place}")

@@ -1,0 +1,210 @@
+"""What a handler may ask of the engine while it runs: its key, its recorded sub-steps, a commit in mid-stage."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import inspect
+import json
+import logging
+import typing
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
+
+from onward.codec import PAYLOAD_MAX, encode, printable
+from onward.decide import saved
+from onward.errors import Fenced, InvalidData, LeaseLost
+from onward.flow import Flow
+from onward.ports import Store
+from onward.process import Record
+
+T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 - an item
+
+NAME_CHARS_MAX = 200  # of a sub-step
+MAP_LIMIT = 8  # sub-steps of one `map` under way at once, where the caller does not say
+DIGEST_CHARS = 12
+
+RunSync = Callable[[Callable[[], Any]], Awaitable[Any]]
+
+
+class Context:
+    """Made anew for each attempt; worth nothing after it."""
+
+    def __init__(self, flow: Flow[Any], record: Record, process: Any, store: Store, resources: Any, run_sync: RunSync) -> None:
+        self.record = record
+        self.resources = resources
+        self._flow, self._process, self._store, self._run_sync = flow, process, store, run_sync
+        self._steps: dict[str, str] | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def key(self) -> str:
+        """The idempotency key: the same over all attempts of this visit to the stage, another for each new visit."""
+        return self.record.key
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt in this visit, from 1. Attempts that ended with their worker count as well."""
+        return self.record.attempt
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose lines name the process and its status."""
+        return _ProcessLog(logging.getLogger("onward.flow"), {"process": self.record.id, "status": self.record.status})
+
+    async def save(self) -> None:
+        """Commits the data as it is now, in the middle of the stage: a crash after this finds it.
+
+        Raises InvalidData if it does not fit the model, and ends the handler if the process was taken over.
+        """
+        async with self._lock:
+            record = self.record
+            data, _ = encode(self._flow, self._process, record.id, record.status)
+            commit = asyncio.ensure_future(self._fenced(self._store.commit(record, saved(record, data))))
+            try:
+                await asyncio.shield(commit)
+            finally:  # also when the handler is cut off here: what is committed next has to stand on what this one left
+                await asyncio.wait({commit})
+                if commit.exception() is None:
+                    record.version, record.data = commit.result().version, data
+
+    async def once(self, name: str, fn: Callable[..., Awaitable[T] | T], *args: Any) -> T:
+        """The result of `fn(*args)`: run now and recorded, or read back if an earlier attempt of this visit recorded it.
+
+        What is answered has been through JSON and the return annotation of `fn` in either case, so that the first run
+        shows no more than a later one would. A crash between the act and its record runs `fn` again: give the receiver
+        `ctx.key`, or make `fn` find what it has done before.
+        """
+        if not 0 < len(name) <= NAME_CHARS_MAX or printable(name) != name:
+            raise ValueError(f"a sub-step's name has 1 to {NAME_CHARS_MAX} printable characters, not {printable(name, 40)!r}")
+        steps = await self._recorded()
+        if name not in steps:
+            result = await self._call(fn, args)
+            text = self._as_json(name, result)
+            async with self._lock:  # one after the other: each is fenced by what the one before it left
+                await self._fenced(self._store.record_step(self.record, name, text))
+            steps[name] = text
+        return cast(T, _read_back(fn, name, steps[name]))
+
+    async def map(
+        self,
+        fn: Callable[[I], Awaitable[T] | T],
+        items: Iterable[I],
+        *,
+        limit: int = MAP_LIMIT,
+        name: str | None = None,
+    ) -> list[T]:
+        """`once` for each item, at most `limit` at a time; the results in the order of the items.
+
+        A record belongs to the item's content, not to its place, so the order may change between attempts. `name`
+        (default: the function's) tells two maps of one stage apart. If some fail, those under way are waited for and
+        recorded, no new ones begin, and the first error is raised.
+        """
+        if limit < 1:
+            raise ValueError(f"limit={limit}: at least 1")
+        prefix, seen = name or getattr(fn, "__name__", "map"), Counter[str]()
+        named = []
+        for item in items:
+            label = _label(item)
+            seen[label] += 1
+            named.append((f"{prefix}:{label}" + (f"#{seen[label]}" if seen[label] > 1 else ""), item))
+        slots, failed = asyncio.Semaphore(limit), False
+
+        async def one(step: str, item: I) -> T:
+            nonlocal failed
+            async with slots:
+                if failed:
+                    raise asyncio.CancelledError
+                try:
+                    return await self.once(step, fn, item)
+                except BaseException:
+                    failed = True
+                    raise
+
+        tasks = [asyncio.ensure_future(one(step, item)) for step, item in named]
+        try:
+            await asyncio.wait(tasks) if tasks else None
+        except asyncio.CancelledError:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+        errors = [task.exception() for task in tasks if not task.cancelled() and task.exception() is not None]
+        for error in errors:
+            assert error is not None
+            raise error
+        return [task.result() for task in tasks]
+
+    async def _recorded(self) -> dict[str, str]:
+        async with self._lock:
+            if self._steps is None:
+                self._steps = await self._store.steps(self.record.id, self.record.transition)
+            return self._steps
+
+    async def _call(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        if inspect.iscoroutinefunction(fn):
+            return await fn(*args)
+        result = await self._run_sync(functools.partial(fn, *args))
+        return await result if inspect.isawaitable(result) else result
+
+    def _as_json(self, name: str, result: Any) -> str:
+        try:
+            text = to_json(result, inf_nan_mode="constants").decode()
+            json.loads(text, parse_constant=_no_constant)
+        except (PydanticSerializationError, ValueError, RecursionError) as error:
+            raise InvalidData(
+                f"the result of sub-step {name!r} cannot be kept as JSON: {printable(str(error))}",
+                hint="let it return plain values, like the id of what it made",
+            ) from None
+        if len(text) > PAYLOAD_MAX:
+            raise InvalidData(
+                f"the result of sub-step {name!r} is {len(text):,} characters, the limit PAYLOAD_MAX is {PAYLOAD_MAX:,}"
+            )
+        return text
+
+    async def _fenced(self, write: Awaitable[T]) -> T:
+        try:
+            return await write
+        except Fenced as error:
+            raise LeaseLost(str(error)) from None
+
+
+class _ProcessLog(logging.LoggerAdapter[logging.Logger]):
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        bound = cast(Mapping[str, Any], self.extra)
+        kwargs["extra"] = {**bound, **(kwargs.get("extra") or {})}
+        return f"{bound['process']} {bound['status']}: {msg}", kwargs
+
+
+def _label(item: Any) -> str:
+    if isinstance(item, str) and len(item) <= NAME_CHARS_MAX // 2 and printable(item) == item:
+        return item
+    return hashlib.sha256(to_json(item, fallback=repr)).hexdigest()[:DIGEST_CHARS]
+
+
+def _no_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+@functools.lru_cache(maxsize=1_000)
+def _adapter(fn: Callable[..., Any]) -> TypeAdapter[Any]:
+    target = fn.func if isinstance(fn, functools.partial) else fn
+    try:
+        return TypeAdapter(typing.get_type_hints(target).get("return", Any))
+    except (NameError, AttributeError, TypeError):  # annotations that cannot be read here: plain JSON values then
+        return TypeAdapter(Any)
+
+
+def _read_back(fn: Callable[..., Any], name: str, text: str) -> Any:
+    try:
+        return _adapter(fn).validate_json(text)
+    except ValidationError as error:
+        raise InvalidData(
+            f"the recorded result of sub-step {name!r} does not fit its function's annotation: {printable(str(error))}"
+        ) from None

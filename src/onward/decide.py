@@ -1,0 +1,343 @@
+"""The law: what becomes of a row after an attempt, or after what a person asked for.
+
+Every store and every engine asks these functions and nobody else. They are pure: no I/O, no clock, no randomness. Time
+comes in as `record.as_of` plus the attempt's length; durations go out, and the store makes instants of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from onward.codec import printable
+from onward.errors import Refused
+from onward.flow import Flow, Stage
+from onward.process import OVER, Condition, Record
+
+MOVES_MAX = 1_000  # a process that moves this often without waiting once is spinning
+NOW = timedelta(0)
+
+# -- what an attempt can come to ----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Returned:
+    """The handler returned `status`, left `data` (JSON) and it was read back as `process`."""
+
+    status: str
+    data: str
+    process: Any
+    took: float
+
+
+@dataclass(slots=True)
+class Failed:
+    """The handler raised, timed out or broke a rule. `delay`: a RetryAfter; `permanent`: trying again cannot help."""
+
+    error: str
+    took: float
+    delay: timedelta | None = None
+    permanent: bool = False
+
+
+@dataclass(slots=True)
+class Unreadable:
+    """The row's data does not fit the model, so no handler could be asked; its bytes stay as they are."""
+
+    error: str
+    took: float = 0.0
+
+
+Outcome = Returned | Failed | Unreadable
+
+
+@dataclass(slots=True)
+class Change:
+    """What a commit writes. `data` None keeps the data; `due_after` None means that nothing happens by itself.
+
+    `goes_on`: the status changed and is not END, so the same worker keeps the lease and runs the next stage.
+    `enters`: the clock of the stage (`within`) starts anew. `reason` goes to the history, `error` stays on the row.
+    """
+
+    kind: str
+    status: str
+    condition: Condition
+    due_after: timedelta | None
+    attempt: int
+    polls: int
+    transition: int
+    moves: int
+    cancelling: bool
+    data: str | None = None
+    process: Any = None
+    error: str | None = None
+    reason: str | None = None
+    took: float | None = None
+    enters: bool = False
+    goes_on: bool = False
+
+
+# -- after an attempt ---------------------------------------------------------------------------------------------
+
+
+def decide(flow: Flow[Any], record: Record, outcome: Outcome) -> Change:
+    """What to commit after `outcome` of an attempt on `record`."""
+    line = _line(flow, record)
+    match outcome:
+        case Returned():
+            if outcome.status == record.status:
+                return _not_yet(line, record, outcome)
+            return _go(flow, record, outcome.status, data=outcome.data, process=outcome.process, took=outcome.took)
+        case Failed():
+            return _after_failure(flow, line, record, outcome)
+        case Unreadable():
+            return _fail(record, outcome.error, outcome.took)
+
+
+def overdue(flow: Flow[Any], record: Record) -> Change | None:
+    """What to commit instead of an attempt: the stage's deadline has passed, or attempts ended without a word.
+
+    An attempt is counted when it is claimed, so a handler that takes its worker down with it cannot do so for ever.
+    """
+    line = _line(flow, record)
+    if line.within is not None and record.as_of - record.entered_at >= line.within:
+        assert line.otherwise is not None  # the flow was proven
+        reason = f"{line.name} was not done within {_length(line.within)}"
+        return _go(flow, record, line.otherwise.value, kind="deadline", reason=reason)
+    if record.attempt > line.retry.attempts:
+        error = record.error or f"{line.name} was begun {record.attempt - 1} times and never reported: its worker died each time"
+        return _give_up(flow, line, record, error, None)
+    return None
+
+
+def saved(record: Record, data: str) -> Change:
+    """What `ctx.save()` commits: the data, and the attempt goes on."""
+    return Change(
+        kind="saved",
+        status=record.status,
+        condition=Condition.READY,
+        due_after=NOW,
+        attempt=record.attempt,
+        polls=record.polls,
+        transition=record.transition,
+        moves=record.moves,
+        cancelling=record.cancelling,
+        data=data,
+        error=record.error,
+        goes_on=True,
+    )
+
+
+def _not_yet(line: Stage[Any], record: Record, outcome: Returned) -> Change:
+    assert line.every is not None  # the flow was proven, and attempt() refuses what was not declared
+    pause = line.every.pause(record.polls, record.id)
+    if line.within is not None:  # look once more when the deadline passes, not after it
+        left = line.within - (record.as_of - record.entered_at) - timedelta(seconds=outcome.took)
+        pause = max(NOW, min(pause, left))
+    return Change(
+        kind="not yet",
+        status=record.status,
+        condition=Condition.WAITING,
+        due_after=pause,
+        attempt=0,
+        polls=record.polls + 1,
+        transition=record.transition,
+        moves=0,
+        cancelling=record.cancelling,
+        data=outcome.data,
+        process=outcome.process,
+        took=outcome.took,
+    )
+
+
+def _go(
+    flow: Flow[Any],
+    record: Record,
+    status: str,
+    *,
+    kind: str = "moved",
+    data: str | None = None,
+    process: Any = None,
+    reason: str | None = None,
+    took: float | None = None,
+) -> Change:
+    goal = flow.stages[status]
+    moves = record.moves + 1
+    change = Change(
+        kind=kind,
+        status=status,
+        condition=Condition.READY,
+        due_after=NOW,
+        attempt=1,
+        polls=0,
+        transition=record.transition + 1,
+        moves=moves,
+        cancelling=record.cancelling,
+        data=data,
+        process=process,
+        reason=reason,
+        took=took,
+        enters=goal is None or goal is not flow.stages[record.status],
+        goes_on=True,
+    )
+    if goal is None:
+        change.condition = Condition.CANCELLED if record.cancelling else Condition.FINISHED
+        change.due_after, change.attempt, change.goes_on = None, 0, False
+    elif moves > MOVES_MAX:
+        change.condition, change.due_after, change.goes_on = Condition.FAILED, None, False
+        change.attempt = change.moves = 0
+        change.error = f"spinning: more than {MOVES_MAX:,} transitions without waiting once, the last to {status}"
+        change.kind, change.reason = "failed", change.error
+    return change
+
+
+def _after_failure(flow: Flow[Any], line: Stage[Any], record: Record, failed: Failed) -> Change:
+    pause = None if failed.permanent else line.retry.pause(record.attempt, record.id)
+    if pause is None:
+        return _give_up(flow, line, record, failed.error, failed.took)
+    pause = pause if failed.delay is None else failed.delay
+    if line.within is not None:
+        left = line.within - (record.as_of - record.entered_at) - timedelta(seconds=failed.took)
+        pause = max(NOW, min(pause, left))
+    return Change(
+        kind="retry",
+        status=record.status,
+        condition=Condition.RETRYING,
+        due_after=pause,
+        attempt=record.attempt,
+        polls=record.polls,
+        transition=record.transition,
+        moves=0,
+        cancelling=record.cancelling,
+        error=failed.error,
+        reason=failed.error,
+        took=failed.took,
+    )
+
+
+def _give_up(flow: Flow[Any], line: Stage[Any], record: Record, error: str, took: float | None) -> Change:
+    if line.on_failure is None:
+        return _fail(record, error, took)
+    change = _go(flow, record, line.on_failure.value, kind="gave up", reason=error, took=took)
+    change.error = change.error or error
+    return change
+
+
+def _fail(record: Record, error: str, took: float | None) -> Change:
+    return Change(
+        kind="failed",
+        status=record.status,
+        condition=Condition.FAILED,
+        due_after=None,
+        attempt=record.attempt,
+        polls=record.polls,
+        transition=record.transition,
+        moves=0,
+        cancelling=record.cancelling,
+        error=error,
+        reason=error,
+        took=took,
+    )
+
+
+# -- what a person may ask for ------------------------------------------------------------------------------------
+# `record.condition` is what the person saw; the commit is refused if the version has moved on since.
+
+
+def wake(record: Record) -> Change:
+    """Due now, instead of at the end of its wait or pause."""
+    if record.condition not in (Condition.WAITING, Condition.RETRYING):
+        raise _refused("wake", record)
+    return _asked(record, "woken", Condition.READY, NOW)
+
+
+def retry(record: Record) -> Change:
+    """Goes on from where it failed, with all attempts and the stage's whole time before it again."""
+    if record.condition not in (Condition.FAILED, Condition.RETRYING):
+        raise _refused("retry", record)
+    change = _asked(record, "retried", Condition.READY, NOW)
+    change.attempt, change.moves, change.enters, change.error = 0, 0, True, None
+    return change
+
+
+def pause(record: Record) -> Change:
+    """Nothing happens until somebody resumes it. A running attempt loses its right to commit, and is stopped."""
+    if record.condition in OVER | {Condition.PAUSED, Condition.FAILED}:
+        raise _refused("pause", record)
+    return _asked(record, "paused", Condition.PAUSED, None)
+
+
+def resume(record: Record) -> Change:
+    if record.condition is not Condition.PAUSED:
+        raise _refused("resume", record)
+    return _asked(record, "resumed", Condition.READY, NOW)
+
+
+def cancel(flow: Flow[Any], record: Record) -> Change:
+    """Goes on at `on_cancel`, so that its clean-up runs, and ends *cancelled*; without `on_cancel` it ends here."""
+    if record.condition in OVER:
+        raise _refused("cancel", record)
+    if record.cancelling:
+        raise Refused(
+            f"{record.flow} {record.id} is cancelled already and cleans up, now at {record.status}",
+            hint=f"to give up its clean-up as well: onward stop {record.id}",
+        )
+    if flow.on_cancel is None:
+        return _asked(record, "cancelled", Condition.CANCELLED, None)
+    change = _asked(record, "cancelled", Condition.READY, NOW)
+    change.status, change.transition, change.cancelling = flow.on_cancel, record.transition + 1, True
+    change.attempt, change.polls, change.moves, change.enters, change.error = 0, 0, 0, True, None
+    return change
+
+
+def stop(record: Record) -> Change:
+    """Ends here and now: no handler runs again, nothing is cleaned up."""
+    if record.condition in OVER:
+        raise _refused("stop", record)
+    return _asked(record, "stopped", Condition.CANCELLED, None)
+
+
+def _asked(record: Record, kind: str, condition: Condition, due_after: timedelta | None) -> Change:
+    return Change(
+        kind=kind,
+        status=record.status,
+        condition=condition,
+        due_after=due_after,
+        attempt=record.attempt,
+        polls=record.polls,
+        transition=record.transition,
+        moves=record.moves,
+        cancelling=record.cancelling,
+        error=record.error,
+    )
+
+
+_WHAT_FITS = {
+    Condition.READY: "it is due; a worker takes it: onward run",
+    Condition.RUNNING: "to interrupt it: onward pause {id}",
+    Condition.WAITING: "to look at once: onward wake {id}",
+    Condition.RETRYING: "to try at once: onward retry {id}",
+    Condition.FAILED: "after mending the cause: onward retry {id}",
+    Condition.PAUSED: "to go on: onward resume {id}",
+    Condition.ORPHANED: "start the code that knows its status, or: onward stop {id}",
+    Condition.CANCELLED: "it is over: onward history {id}",
+    Condition.FINISHED: "it is over: onward history {id}",
+}
+
+
+def _refused(verb: str, record: Record) -> Refused:
+    return Refused(
+        f"cannot {verb} {record.flow} {record.id}: it is {record.condition}, at {record.status}",
+        hint=_WHAT_FITS[record.condition].format(id=printable(record.id)),
+    )
+
+
+def _line(flow: Flow[Any], record: Record) -> Stage[Any]:
+    line = flow.stages[record.status]
+    assert line is not None, f"{record.id} is at END; nobody claims it"
+    return line
+
+
+def _length(duration: timedelta) -> str:
+    return f"{duration.total_seconds():g} s" if duration.total_seconds() < 120 else str(duration)

@@ -1,0 +1,104 @@
+"""Keeps the leases of a worker alive, on a thread of its own: a handler that blocks the event loop must not lose its process.
+
+It also watches that loop, and says which code holds it up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+
+from onward.errors import StoreError
+from onward.ports import Store
+
+logger = logging.getLogger("onward")
+
+BEATS_PER_LEASE = 4
+TRUST = 0.7  # of a lease: so long after a renewal was sent we still believe in it; a slow answer does not prolong that
+LOOK_S = 1.0  # how often the event loop is looked at; it is called stalled when it answers nothing for that long
+
+
+class Heartbeat:
+    """`held` answers {id: epoch} of what is to be kept; `lost` is called in the loop with ids that are ours no more."""
+
+    def __init__(
+        self,
+        store: Store,
+        owner: str,
+        lease: timedelta,
+        held: Callable[[], Mapping[str, int]],
+        lost: Callable[[set[str]], None],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._store, self._owner, self._lease = store, owner, lease
+        self._held, self._lost, self._monotonic = held, lost, monotonic
+        self._over = threading.Event()
+        self._answered = True
+        self.renewed_at = monotonic()  # when the last renewal that succeeded was sent
+
+    def __enter__(self) -> Heartbeat:
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._thread = threading.Thread(target=self._beat, name="onward-heartbeat", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    @property
+    def trusted_for(self) -> float:
+        """Seconds for which a lease renewed now may be believed in."""
+        return self._lease.total_seconds() * TRUST
+
+    def _beat(self) -> None:
+        beat = self._lease.total_seconds() / BEATS_PER_LEASE
+        next_beat = self._monotonic() + beat
+        while not self._over.wait(max(0.0, min(LOOK_S, next_beat - self._monotonic()))):
+            if self._monotonic() >= next_beat:
+                next_beat = self._monotonic() + beat
+                self._renew()
+            self._look()
+
+    def _renew(self) -> None:
+        sent_at, held = self._monotonic(), self._held()
+        if not held:
+            self.renewed_at = sent_at
+            return
+        try:
+            lost = self._store.renew(self._owner, held, self._lease)
+        except (StoreError, TimeoutError) as error:
+            logger.warning("the leases of %d processes could not be renewed: %s", len(held), error)
+            return
+        self.renewed_at = sent_at
+        if lost and not self._over.is_set():
+            self._loop.call_soon_threadsafe(self._lost, lost)
+
+    _stalled_since = 0.0
+
+    def _look(self) -> None:
+        now = self._monotonic()
+        if self._answered:
+            self._answered, self._asked_at, self._stalled_since = False, now, 0.0
+            if not self._over.is_set() and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._answer)
+        elif now - self._asked_at >= LOOK_S and not self._stalled_since:
+            self._stalled_since = self._asked_at
+            logger.warning(
+                "the event loop has not moved for %.1f s; a handler blocks it, in:\n%s"
+                "Make that handler a plain `def` (it runs in a thread), or await what it waits for.",
+                now - self._asked_at,
+                self._where(),
+            )
+
+    def _answer(self) -> None:
+        self._answered = True
+
+    def _where(self) -> str:
+        frame = sys._current_frames().get(self._loop_thread)
+        return "".join(traceback.format_stack(frame, limit=-3)[:1] + traceback.format_stack(frame)[-2:]) if frame else ""

@@ -1,0 +1,128 @@
+"""The sockets of the house, on one page: what a store, a clock and an observer are to the rest.
+
+A socket exists only where a second plug exists: SQLite and PostgreSQL, real and virtual time, any number of observers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from onward.decide import Change
+from onward.process import Condition, Entry, Record
+
+
+class Clock(Protocol):
+    """The one source of time. Workers use `monotonic` only to stop earlier, never to go on longer."""
+
+    def now(self) -> datetime: ...
+    def monotonic(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What observers are told, after the database reported the commit: entry number `record.version` was written."""
+
+    record: Record
+    kind: str
+    from_status: str
+    reason: str | None
+    took: float | None
+
+
+Observer = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class NewProcess:
+    """What `insert` needs; `data` is JSON, and equal data means equal input."""
+
+    id: str
+    flow: str
+    status: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Which processes `find` answers, newest first. Empty means any. `before` is the id after which a page goes on."""
+
+    flows: Collection[str] = ()
+    statuses: Collection[str] = ()
+    conditions: Collection[Condition] = ()
+    prefix: str = ""
+    before: str = ""
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """So many processes of one flow stand at this status in this condition; `oldest` entered its stage first."""
+
+    flow: str
+    status: str
+    condition: Condition
+    number: int
+    oldest: datetime
+
+
+class Store(Protocol):
+    """Where rows live. Durations come in; the store makes the instants, by its own clock.
+
+    Whatever cannot be done now raises StoreError and has done nothing. `known` is the (flow, status) pairs that the
+    caller's code can move: others are neither claimed nor changed. `onward.testing.StoreContract` says the rest.
+    """
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def insert(self, processes: Sequence[NewProcess], actor: str) -> list[bool]:
+        """Each one's verdict: True if it was new. An id that exists is left as it is."""
+
+    async def claim(self, known: Known, owner: str, limit: int, lease: timedelta, ids: Collection[str] = ()) -> list[Record]:
+        """Takes due processes (of `ids` only, if given), oldest first, each with a new epoch and one more attempt."""
+
+    def commit(self, record: Record, change: Change) -> Awaitable[Record]:
+        """Writes row and history as one, if version and epoch are still the record's; else Fenced. Cannot be cancelled."""
+
+    async def act(self, record: Record, change: Change, actor: str, reason: str | None) -> Record:
+        """A person's commit: if the version is still the one seen, else Conflict. A new epoch fences whoever runs it."""
+
+    def renew(self, owner: str, held: Mapping[str, int], lease: timedelta) -> set[str]:
+        """Prolongs the leases of these {id: epoch}; answers the ids that are no longer ours. Called from any thread."""
+
+    async def release(self, records: Sequence[Record]) -> None:
+        """Gives leases back early, and the attempt that was counted with them. Those no longer ours are left alone."""
+
+    async def record_step(self, record: Record, name: str, result: str) -> None:
+        """Keeps a sub-step's result (JSON) for this visit, under the fence of the record; else Fenced."""
+
+    async def steps(self, id: str, transition: int) -> dict[str, str]:
+        """The recorded sub-steps of one visit."""
+
+    async def get(self, id: str) -> Record | None: ...
+
+    async def find(self, search: Search) -> list[Record]: ...
+
+    async def counts(self) -> list[Count]: ...
+
+    async def history(self, id: str, after: int = -1, limit: int = 1_000) -> list[Entry]:
+        """The history after version `after`, oldest first."""
+
+    async def data_at(self, id: str, version: int) -> str | None:
+        """The data after that version; None if there is no such version."""
+
+    async def next_due(self, known: Known) -> timedelta | None:
+        """How long until something can be claimed (zero or less: now); None if nothing ever will be."""
+
+    async def taken_away(self, held: Mapping[str, int]) -> set[str]:
+        """Which of these {id: epoch} a person or another worker took since."""
+
+    async def wait_for_change(self, timeout: float) -> None:
+        """Returns soon after anything changed, at the latest after `timeout` seconds. Noticed within 100 ms."""
+
+
+Known = Collection[tuple[str, str]]

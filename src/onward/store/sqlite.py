@@ -1,0 +1,409 @@
+"""The SQLite store: every verb of `ports.Store` on one file, which several programs may share."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from onward.decide import Change
+from onward.errors import Conflict, Fenced, NotFound, StoreError
+from onward.ports import Clock, Count, Known, NewProcess, Search
+from onward.process import Condition, Entry, Record
+from onward.store.files import FileLock, refuse_network_file_system
+from onward.store.sql import load, statements
+from onward.store.writer import BUSY_S, Commit, Job, Writer, store_error, transaction
+
+SCHEMA = 1  # the newest that this code knows; each number is a block `schema N` in sqlite.sql
+NOTICE_S = 0.05  # how often an idle worker looks whether another program wrote
+WAL_BYTES_MAX = 64_000_000  # the log file is cut back to this after a checkpoint
+CACHE_KB = 16_000
+
+SQL = load("sqlite.sql")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_ZERO = timedelta(0)
+# Broken bytes in one column must not take a whole claim down with them.
+_LENIENT_TEXT = functools.partial(str, encoding="utf-8", errors="surrogateescape")
+
+
+class SqliteStore:
+    """A file, or `:memory:` for tests. Open it in the event loop that uses it; `clock` makes every instant."""
+
+    def __init__(self, path: str, clock: Clock) -> None:
+        self.path, self._clock = path, clock
+        self._in_memory = path == ":memory:"
+        self._pid = 0  # of the program that opened it; 0: not open
+        self._changed = asyncio.Event()
+        self._renewing = threading.Lock()
+        self._renewer: sqlite3.Connection | None = None
+
+    # -- opening and closing ----------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Opens the file; makes it (mode 0600) or upgrades its schema where needed. Raises StoreError."""
+        if not self._in_memory:
+            refuse_network_file_system(self.path)
+            self._make_file()
+        self._lock_path = None if self._in_memory else f"{self.path}-lock"
+        self._writer = Writer(self.path, self._lock_path, self._connect_and_migrate, self._commit_group)
+        await self._writer.open()
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="onward-reader")
+        if not self._in_memory:
+            self._read_connection = self._connect()
+        self._pid = os.getpid()
+
+    async def close(self) -> None:
+        """Waits for what is being written. May be called twice."""
+        if self._pid != os.getpid():
+            return
+        await self._writer.close()
+        self._pid = 0
+        self._reader.shutdown()
+        if not self._in_memory:
+            self._read_connection.close()
+        with self._renewing:
+            if self._renewer is not None:
+                self._renewer.close()
+                self._renewer_lock.close()
+                self._renewer = None
+
+    def _make_file(self) -> None:
+        try:
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError)
+            raise StoreError(
+                f"cannot open {self.path}: {error.strerror}",
+                hint=f"make its folder: mkdir -p {Path(self.path).parent}" if missing else "file and folder must be writable",
+            ) from None
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+        connection.text_factory = _LENIENT_TEXT
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",  # what is acknowledged outlives a power cut; in groups that costs next to nothing
+            "wal_autocheckpoint=0",  # the writer does it, see there
+            f"journal_size_limit={WAL_BYTES_MAX}",
+            "mmap_size=0",
+            f"cache_size=-{CACHE_KB}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    def _connect_and_migrate(self) -> sqlite3.Connection:
+        connection = self._connect()
+        with transaction(connection):
+            connection.execute("CREATE TABLE IF NOT EXISTS onward_schema (version INTEGER NOT NULL) STRICT")
+            found = connection.execute("SELECT ifnull(max(version), 0) FROM onward_schema").fetchone()[0]
+            if found > SCHEMA:
+                raise StoreError(
+                    f"{self.path} has schema {found}, written by a newer Onward; this one knows schema {SCHEMA}",
+                    hint="upgrade this program: pip install --upgrade onward",
+                )
+            for number in range(found + 1, SCHEMA + 1):
+                for statement in statements(SQL[f"schema {number}"]):
+                    connection.execute(statement)
+                connection.execute("INSERT INTO onward_schema (version) VALUES (?)", (number,))
+        return connection
+
+    # -- writing, reading, waiting ----------------------------------------------------------------------------
+
+    def _check_usable(self) -> None:
+        if self._pid == os.getpid():
+            return
+        if self._pid:
+            raise StoreError(
+                f"{self.path} was opened by process {self._pid} and is used in its fork {os.getpid()}",
+                hint="open the app after the fork: `async with app:` in the child",
+            )
+        raise StoreError(f"{self.path} is not open", hint="use the app inside `async with app:`")
+
+    async def _write(self, run: Callable[[sqlite3.Connection], Any]) -> Any:
+        self._check_usable()
+        return await self._writer.write(Job(run))
+
+    async def _read(self, run: Callable[[sqlite3.Connection], Any]) -> Any:
+        if self._in_memory:  # nobody else can see it: the writer reads as well
+            return await self._write(run)
+        self._check_usable()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._reader, run, self._read_connection)
+        except sqlite3.Error as error:
+            raise store_error(self.path, error) from error
+
+    async def wait_for_change(self, timeout: float) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
+        # The number changes when another connection commits, this store's own writer included.
+        seen = None if self._in_memory else await self._read(_data_version)
+        while (left := until - loop.time()) > 0:
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(left if self._in_memory else min(left, NOTICE_S)):
+                    await self._changed.wait()
+                return
+            except TimeoutError:
+                if seen is not None and await self._read(_data_version) != seen:
+                    return
+
+    # -- the verbs of a worker --------------------------------------------------------------------------------
+
+    async def claim(self, known: Known, owner: str, limit: int, lease: timedelta, ids: Collection[str] = ()) -> list[Record]:
+        code, asked = json.dumps(list(known)), json.dumps(list(ids))
+
+        def run(connection: sqlite3.Connection) -> list[Record]:
+            now = self._clock.now()
+            if ids:
+                due = _list(connection, "due of", ids=asked, now=_micros(now), known=code)
+            else:
+                due = _list(connection, "due", limit=limit, now=_micros(now), known=code)
+            if not due:
+                return []
+            claimed = json.dumps(due)
+            connection.execute(SQL["claim"], {"ids": claimed, "owner": owner, "lease_until": _micros(now + lease)})
+            records = {record.id: record for record in _records(connection, "claimed", now, ids=claimed)}
+            return [records[id] for id in due]
+
+        answer: list[Record] = await self._write(run)
+        return answer
+
+    def commit(self, record: Record, change: Change) -> Awaitable[Record]:
+        self._check_usable()
+        return self._writer.write(Commit(record, change))
+
+    def _commit_group(self, connection: sqlite3.Connection, commits: list[Commit]) -> None:
+        commits.sort(key=_by_id)  # neighbours in the tree share pages: fewer are written
+        now = self._clock.now()
+        stamp = _micros(now)
+        values: list[Any] = []
+        for item in commits:
+            values += _commit_row(item.record, item.change, stamp)
+        rows = 1 << (len(commits) - 1).bit_length()  # few lengths, so that their statements stay prepared
+        values += (None,) * ((rows - len(commits)) * _COMMIT_WIDTH)
+        written = connection.execute(_commit_statement(rows), values).rowcount
+        done = None
+        if written < len(commits):
+            items = json.dumps([(item.record.id, item.record.version, item.record.epoch) for item in commits])
+            done = set(_list(connection, "committed", items=items))
+        for item in commits:
+            if done is None or item.record.id in done:
+                item.error, item.result = None, _after(item.record, item.change, now)
+            else:
+                item.error = Fenced(f"{item.record.id} is past version {item.record.version}, epoch {item.record.epoch}")
+
+    def renew(self, owner: str, held: Mapping[str, int], lease: timedelta) -> set[str]:
+        self._check_usable()
+        ours = json.dumps(list(held.items()))
+
+        def run(connection: sqlite3.Connection) -> set[str]:
+            until = _micros(self._clock.now() + lease)
+            connection.execute(SQL["renew"], {"owner": owner, "held": ours, "lease_until": until})
+            return set(_list(connection, "taken away", held=ours))
+
+        if self._in_memory:
+            loop = self._writer.loop
+            lost: set[str] = asyncio.run_coroutine_threadsafe(self._write(run), loop).result(BUSY_S)
+            return lost
+        with self._renewing:
+            try:
+                # A connection of its own: a heartbeat must not queue up behind the commits that it protects.
+                if self._renewer is None:
+                    self._renewer = self._connect()
+                    self._renewer_lock = FileLock(self._lock_path, BUSY_S)
+                with self._renewer_lock, transaction(self._renewer):
+                    return run(self._renewer)
+            except sqlite3.Error as error:
+                raise store_error(self.path, error) from error
+
+    async def release(self, records: Sequence[Record]) -> None:
+        held = json.dumps([(record.id, record.epoch) for record in records])
+        await self._write(lambda c: c.execute(SQL["release"], {"held": held, "now": _micros(self._clock.now())}).rowcount)
+        self._changed.set()
+
+    async def record_step(self, record: Record, name: str, result: str) -> None:
+        def run(connection: sqlite3.Connection) -> None:
+            values = {"id": record.id, "version": record.version, "epoch": record.epoch, "name": name, "result": result}
+            if connection.execute(SQL["step"], {**values, "now": _micros(self._clock.now())}).rowcount:
+                return
+            # No row: fenced, or recorded before by a write whose answer was lost.
+            found = _records(connection, "get", self._clock.now(), id=record.id)
+            recorded = dict(_list(connection, "steps", id=record.id, transition=record.transition))
+            if not found or found[0].epoch != record.epoch or recorded.get(name) != result:
+                raise Fenced(f"{record.id} is past epoch {record.epoch}; sub-step {name!r} was not recorded")
+
+        await self._write(run)
+
+    async def steps(self, id: str, transition: int) -> dict[str, str]:
+        return dict(await self._read(lambda c: _list(c, "steps", id=id, transition=transition)))
+
+    async def next_due(self, known: Known) -> timedelta | None:
+        code = {"known": json.dumps(list(known))}
+        row = await self._read(lambda c: c.execute(SQL["next due"], code).fetchone())
+        return None if row is None else _instant(row[0]) - self._clock.now()
+
+    async def taken_away(self, held: Mapping[str, int]) -> set[str]:
+        return set(await self._read(lambda c: _list(c, "taken away", held=json.dumps(list(held.items())))))
+
+    # -- the verbs of a person --------------------------------------------------------------------------------
+
+    async def insert(self, processes: Sequence[NewProcess], actor: str) -> list[bool]:
+        rows = json.dumps([(p.id, p.flow, p.status, p.data) for p in processes])
+        ids = json.dumps([p.id for p in processes])
+
+        def run(connection: sqlite3.Connection) -> list[bool]:
+            seen = set(_list(connection, "existing", ids=ids))
+            connection.execute(SQL["insert"], {"processes": rows, "actor": actor, "now": _micros(self._clock.now())})
+            verdicts = []
+            for process in processes:
+                verdicts.append(process.id not in seen)
+                seen.add(process.id)
+            return verdicts
+
+        answer: list[bool] = await self._write(run)
+        self._changed.set()
+        return answer
+
+    async def act(self, record: Record, change: Change, actor: str, reason: str | None) -> Record:
+        def run(connection: sqlite3.Connection) -> Record:
+            now = self._clock.now()
+            written = connection.execute(SQL["act"], _act_values(record, change, _micros(now), actor, reason)).rowcount
+            found = _records(connection, "get", now, id=record.id)
+            if not found:
+                raise NotFound(f"there is no process {record.id}")
+            if not written:
+                raise Conflict(
+                    f"{record.id} has moved on from version {record.version} to {found[0].version}, now at {found[0].status};"
+                    " nothing was changed",
+                    hint=f"look again: onward show {record.id}",
+                )
+            return found[0]
+
+        answer: Record = await self._write(run)
+        self._changed.set()
+        return answer
+
+    async def get(self, id: str) -> Record | None:
+        found: list[Record] = await self._read(lambda c: _records(c, "get", self._clock.now(), id=id))
+        return found[0] if found else None
+
+    async def find(self, search: Search) -> list[Record]:
+        wanted = {
+            "flows": json.dumps(list(search.flows)),
+            "statuses": json.dumps(list(search.statuses)),
+            "conditions": json.dumps(list(search.conditions)),
+            "prefix": search.prefix,
+            "before": search.before,
+            "limit": search.limit,
+        }
+        answer: list[Record] = await self._read(lambda c: _records(c, "find", self._clock.now(), **wanted))
+        return answer
+
+    async def counts(self) -> list[Count]:
+        rows = await self._read(lambda c: _list(c, "counts", now=_micros(self._clock.now())))
+        return [Count(flow, status, Condition(seen), number, _instant(oldest)) for flow, status, seen, number, oldest in rows]
+
+    async def history(self, id: str, after: int = -1, limit: int = 1_000) -> list[Entry]:
+        return [_entry(row) for row in await self._read(lambda c: _list(c, "history", id=id, after=after, limit=limit))]
+
+    async def data_at(self, id: str, version: int) -> str | None:
+        row = await self._read(lambda c: c.execute(SQL["data at"], {"id": id, "version": version}).fetchone())
+        return None if row is None else row[0]
+
+
+# -- rows <-> words -----------------------------------------------------------------------------------------------
+
+
+def _micros(instant: datetime) -> int:
+    return (instant - _EPOCH) // _MICROSECOND
+
+
+def _instant(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+def _data_version(connection: sqlite3.Connection) -> int:
+    number: int = connection.execute("PRAGMA data_version").fetchone()[0]
+    return number
+
+
+def _list(connection: sqlite3.Connection, block: str, **parameters: Any) -> list[Any]:
+    answer: list[Any] = json.loads(connection.execute(SQL[block], parameters).fetchone()[0])
+    return answer
+
+
+def _records(connection: sqlite3.Connection, block: str, now: datetime, **parameters: Any) -> list[Record]:
+    return [_record(row, now) for row in _list(connection, block, now=_micros(now), **parameters)]
+
+
+def _record(row: Sequence[Any], now: datetime) -> Record:
+    (id, flow, status, condition, data, version, epoch, attempt, polls, transition, moves, cancelling,
+     entered_at, created_at, updated_at, due_at, owner, lease_until, error) = row  # fmt: skip
+    return Record(
+        id, flow, status, Condition(condition), data, version, epoch, attempt, polls, transition, moves, bool(cancelling),
+        _instant(entered_at), _instant(created_at), _instant(updated_at), None if due_at is None else _instant(due_at),
+        owner, None if lease_until is None else _instant(lease_until), error, now,
+    )  # fmt: skip
+
+
+def _entry(row: Sequence[Any]) -> Entry:
+    id, version, at, kind, source, target, transition, attempt, epoch, actor, took, reason, data = row
+    seconds = None if took is None else took / 1e6
+    return Entry(id, version, _instant(at), kind, source, target, transition, attempt, epoch, actor, seconds, reason, data)
+
+
+_COMMIT_WIDTH = 19
+_COMMIT_ROW = "(" + ", ".join("?" * _COMMIT_WIDTH) + ")"
+
+
+def _by_id(item: Commit) -> str:
+    return item.record.id
+
+
+@functools.cache
+def _commit_statement(rows: int) -> str:
+    return SQL["commit"].replace(_COMMIT_ROW, ", ".join([_COMMIT_ROW] * rows))
+
+
+def _commit_row(record: Record, change: Change, now: int) -> tuple[Any, ...]:
+    pause = change.due_after
+    return (
+        record.id, record.version, record.epoch, now, change.status, change.condition._value_, change.data,
+        change.attempt, change.polls, change.transition, change.moves, change.cancelling,
+        None if pause is None else now if pause is _ZERO else now + pause // _MICROSECOND,
+        change.enters, change.goes_on, change.error, change.kind,
+        None if change.took is None else int(change.took * 1e6), change.reason,
+    )  # fmt: skip
+
+
+def _act_values(record: Record, change: Change, now: int, actor: str, reason: str | None) -> dict[str, Any]:
+    return {
+        "id": record.id, "version": record.version, "now": now, "status": change.status,
+        "condition": change.condition.value, "attempt": change.attempt, "polls": change.polls,
+        "transition": change.transition, "moves": change.moves, "cancelling": change.cancelling,
+        "due_at": None if change.due_after is None else now + change.due_after // _MICROSECOND,
+        "enters": change.enters, "error": change.error, "kind": change.kind, "actor": actor, "reason": reason,
+    }  # fmt: skip
+
+
+def _after(record: Record, change: Change, now: datetime) -> Record:
+    """The record as the commit has left it, so that the next stage needs no reading."""
+    stays = change.goes_on
+    return Record(
+        record.id, record.flow, change.status, change.condition, record.data if change.data is None else change.data,
+        record.version + 1, record.epoch, change.attempt, change.polls, change.transition, change.moves, change.cancelling,
+        now if change.enters else record.entered_at, record.created_at, now,
+        None if change.due_after is None else now + change.due_after,
+        record.owner if stays else None, record.lease_until if stays else None, change.error, now, change.process,
+    )  # fmt: skip

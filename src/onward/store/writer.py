@@ -1,0 +1,225 @@
+"""The one thread that writes to a SQLite file, and the queue before it that makes groups of what is to be written.
+
+What gathers while one group is written goes together in the next; a lone write goes at once. A verdict is given only
+after the database has reported the commit, and a write that was handed over cannot be cancelled any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future as ThreadFuture
+from contextlib import contextmanager
+from typing import Any
+
+from onward.decide import Change
+from onward.errors import Conflict, Fenced, NotFound, StoreError
+from onward.process import Record
+from onward.store.files import FileLock
+
+BATCH_MAX = 512  # commits in one transaction: about 6 ms of writing, and 512 * 19 parameters are below SQLite's limit
+BUSY_S = 5.0  # how long a write waits for another program's before it is refused
+CHECKPOINT_AFTER = 4_000  # rows and transactions written between two checkpoints: some 30 MB of write-ahead log
+
+
+class Commit:
+    """One transition on its way into the database."""
+
+    __slots__ = ("change", "error", "future", "landed", "record", "result")
+
+    def __init__(self, record: Record, change: Change) -> None:
+        self.record, self.change = record, change
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.future: asyncio.Future[None] | None = None
+        self.landed = False
+
+
+class Job:
+    """Any other write: a function of the connection, run inside the group's transaction.
+
+    It may raise Conflict, NotFound or Fenced as its verdict, if it has written nothing then.
+    """
+
+    __slots__ = ("error", "future", "landed", "result", "run")
+
+    def __init__(self, run: Callable[[sqlite3.Connection], Any]) -> None:
+        self.run = run
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.future: asyncio.Future[None] | None = None
+        self.landed = False
+
+
+Write = Commit | Job
+
+
+class Writer:
+    """Writes in groups. `connect` opens the connection (on the thread), `commit` writes a group of transitions."""
+
+    def __init__(
+        self,
+        path: str,
+        lock: str | None,
+        connect: Callable[[], sqlite3.Connection],
+        commit: Callable[[sqlite3.Connection, list[Commit]], None],
+    ) -> None:
+        self._path, self._connect, self._commit = path, connect, commit
+        self._lock = FileLock(lock, BUSY_S)
+        self._pending: list[Write] = []
+        self._in_the_air = False
+        self._take_off_soon = False
+        self._inbox: queue.SimpleQueue[list[Write] | None] = queue.SimpleQueue()
+        self._since_checkpoint = 0
+
+    async def open(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        opened: ThreadFuture[None] = ThreadFuture()
+        self._thread = threading.Thread(target=self._work, args=(opened,), name="onward-writer", daemon=True)
+        self._thread.start()
+        await asyncio.wrap_future(opened)
+
+    async def close(self) -> None:
+        """Waits for what is being written, then closes the connection."""
+        while self._pending or self._in_the_air:
+            await self.write(Job(lambda _: None))
+        self._inbox.put(None)
+        await self.loop.run_in_executor(None, self._thread.join)
+
+    # -- in the event loop ------------------------------------------------------------------------------------
+
+    async def write(self, item: Write) -> Any:
+        """What `item` came to; raises its error. If the caller is cancelled meanwhile, it learns so after the verdict."""
+        future = item.future = self.loop.create_future()
+        self._pending.append(item)
+        if not self._in_the_air and not self._take_off_soon:
+            # What else becomes ready in this turn of the loop comes along; nobody waits longer than that for company.
+            self._take_off_soon = True
+            self.loop.call_soon(self._take_off)
+        try:
+            await future
+        except asyncio.CancelledError:
+            await self._until_landed(item)
+            raise
+        if item.error is not None:
+            raise item.error
+        return item.result
+
+    async def _until_landed(self, item: Write) -> None:
+        while not item.landed:
+            item.future = self.loop.create_future()
+            try:
+                await item.future
+            except asyncio.CancelledError:
+                continue
+
+    def _take_off(self) -> None:
+        self._take_off_soon = False
+        if self._pending and not self._in_the_air:
+            batch, self._pending = self._pending[:BATCH_MAX], self._pending[BATCH_MAX:]
+            self._in_the_air = True
+            self._inbox.put(batch)
+
+    def _land(self, batch: list[Write]) -> None:
+        self._in_the_air = False
+        self._take_off()
+        for item in batch:
+            item.landed = True
+            if item.future is not None and not item.future.done():
+                item.future.set_result(None)
+
+    # -- on the writer's thread -------------------------------------------------------------------------------
+
+    def _work(self, opened: ThreadFuture[None]) -> None:
+        try:
+            with self._lock:
+                connection = self._connect()
+        except (sqlite3.Error, StoreError) as error:
+            self._lock.close()
+            opened.set_exception(store_error(self._path, error))
+            return
+        opened.set_result(None)
+        while (batch := self._inbox.get()) is not None:
+            self._write(connection, batch)
+            self.loop.call_soon_threadsafe(self._land, batch)
+        connection.close()
+        self._lock.close()
+
+    def _write(self, connection: sqlite3.Connection, batch: list[Write]) -> None:
+        """Writes all in one transaction; if that cannot be, each one alone, so that none suffers for another."""
+        try:
+            with self._lock:
+                self._write_together(connection, batch)
+                self._checkpoint(connection, len(batch))
+        except (sqlite3.Error, StoreError) as error:
+            if len(batch) == 1:
+                batch[0].error = store_error(self._path, error)
+                return
+            for item in batch:
+                self._write(connection, [item])
+
+    def _write_together(self, connection: sqlite3.Connection, batch: list[Write]) -> None:
+        commits = [item for item in batch if isinstance(item, Commit)]
+        if len(commits) == len(batch):
+            self._commit(connection, commits)  # one statement, which is a transaction by itself
+            return
+        with transaction(connection):
+            for item in batch:
+                if isinstance(item, Job):
+                    self._run(connection, item)
+            if commits:
+                self._commit(connection, commits)
+
+    def _run(self, connection: sqlite3.Connection, job: Job) -> None:
+        job.error = None
+        try:
+            job.result = job.run(connection)
+        except (Conflict, NotFound, Fenced) as verdict:
+            job.error = verdict
+
+    def _checkpoint(self, connection: sqlite3.Connection, written: int) -> None:
+        """Moves the write-ahead log into the file now and then: only here, under the lock that every writer holds.
+
+        SQLite before 3.51.3 can corrupt a file when one connection checkpoints while another one writes.
+        """
+        self._since_checkpoint += written + 5
+        if self._since_checkpoint > CHECKPOINT_AFTER:
+            self._since_checkpoint = 0
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """BEGIN IMMEDIATE … COMMIT. Raises if the database has rolled back by itself, as it does when the disk is full."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        if not connection.in_transaction:
+            raise StoreError("the database rolled the transaction back by itself; nothing of it was written")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+_HINTS = {
+    "SQLITE_FULL": "free some space on its disk; what was not written is tried again by itself",
+    "SQLITE_READONLY": "the file, its folder and its -wal and -shm files must be writable for this user",
+    "SQLITE_BUSY": "another program holds it; it is tried again by itself",
+    "SQLITE_NOTADB": "name a file of Onward's, or one that does not exist yet",
+    "SQLITE_CORRUPT": "copy the file away, then look at it: sqlite3 FILE 'PRAGMA integrity_check'",
+    "SQLITE_CANTOPEN": "its folder must exist and be writable",
+}
+
+
+def store_error(path: str, error: Exception) -> StoreError:
+    """SQLite's error as ours, with what to do about it."""
+    if isinstance(error, StoreError):
+        return error
+    name = getattr(error, "sqlite_errorname", None) or type(error).__name__
+    hint = next((text for start, text in _HINTS.items() if name.startswith(start)), "")
+    return StoreError(f"{path}: {error} ({name})", hint=hint)

@@ -1,0 +1,284 @@
+"""Claims due processes, drives each in a task of its own until it rests, and gives back what it cannot finish.
+
+There is no scheduler and no rescuer: a claim takes what is due, by its timer or because somebody's lease ran out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from contextvars import copy_context
+from datetime import timedelta
+from typing import Any
+
+from onward.attempt import Tools, run_attempt
+from onward.decide import Change, Outcome
+from onward.drive import drive
+from onward.errors import Fenced, LeaseLost, OnwardError, StoreError
+from onward.flow import Flow
+from onward.heartbeat import Heartbeat
+from onward.observe import tell
+from onward.ports import Clock, Known, Observer, Store
+from onward.process import Record
+
+logger = logging.getLogger("onward")
+
+CONCURRENCY = 100  # processes under way at once, where the user does not say
+LEASE = timedelta(seconds=30)
+LEASE_MIN = timedelta(milliseconds=200)
+CLAIM_MAX = 500  # rows of one claim
+THREADS_MAX = 64  # for sync handlers
+IDLE_MAX_S = 5.0  # an idle worker looks at least this often, should every notice have failed
+STORE_PAUSE_MAX_S = 1.0  # between two tries of a commit while the store is in trouble
+GRACE = timedelta(seconds=30)  # for running handlers, after a worker was told to stop
+IGNORED_S = 5.0  # so long after its timeout a handler that ignores it keeps its lease
+
+
+class _Drained(BaseException):
+    """Ends a drive between two stages. Not an error, and nobody else's to catch."""
+
+
+class _Held:
+    """A process in this worker's hands."""
+
+    __slots__ = ("claimed_at", "over_at", "record", "task")
+
+    def __init__(self, record: Record, claimed_at: float) -> None:
+        self.record, self.claimed_at = record, claimed_at
+        self.over_at = float("inf")  # past this a running attempt has ignored its timeout, and loses its lease
+        self.task: asyncio.Task[Record | None]
+
+
+class Worker:
+    """One worker of one event loop. `owner` names this life of it: a restarted worker is another one."""
+
+    def __init__(
+        self,
+        flows: Mapping[str, Flow[Any]],
+        store: Store,
+        clock: Clock,
+        observers: Sequence[Observer] = (),
+        *,
+        concurrency: int = CONCURRENCY,
+        lease: timedelta = LEASE,
+        grace: timedelta = GRACE,
+    ) -> None:
+        if concurrency < 1 or lease < LEASE_MIN:
+            raise ValueError(f"a worker needs concurrency >= 1 and a lease of at least {LEASE_MIN.total_seconds():g} s")
+        self.owner = f"worker-{secrets.token_hex(6)}"
+        self._flows, self._store, self._clock, self._observers = flows, store, clock, observers
+        self._concurrency, self._lease, self._grace = concurrency, lease, grace
+        self._known: Known = [(f.name, s) for f in flows.values() for s in f.statuses if not f.is_end(s)]
+        self._held: dict[str, _Held] = {}
+        self._stuck: set[asyncio.Task[Record | None]] = set()
+        self._draining = False
+        self._wakeup = asyncio.Event()
+
+    # -- being a worker ---------------------------------------------------------------------------------------
+
+    async def run(self, *, until_idle: bool = False) -> None:
+        """Works until `drain` is called or, with `until_idle`, until nothing is due and nothing ever will be.
+
+        Being cancelled means the same as `drain`. Raises OnwardError if handlers that ignore their time-outs have taken
+        every slot; their processes are free for other workers by then.
+        """
+        async with AsyncExitStack() as equipment:
+            await self._equip(equipment, self._flows.values())
+            try:
+                await self._work(until_idle)
+            except asyncio.CancelledError:
+                self.drain()
+                await self._let_go()
+                raise
+            await self._let_go()
+
+    async def check(self, record: Record) -> Record | None:
+        """Drives this one process now, if it is due, until it rests. None if it cannot be had."""
+        async with AsyncExitStack() as equipment:
+            await self._equip(equipment, [self._flows[record.flow]])
+            try:
+                for claimed in await self._claim(1, [record.id]):
+                    return await asyncio.shield(self._begin(claimed))
+            finally:
+                if self._held:
+                    self.drain()
+                    await self._let_go()
+        return None
+
+    def drain(self) -> None:
+        """Claims nothing more and begins no further stage; running handlers have the grace time to end."""
+        self._draining = True
+        self._wakeup.set()
+
+    def stop_now(self) -> None:
+        """Like drain, without the grace: running handlers are cancelled, their leases released."""
+        self._grace = timedelta(0)
+        self.drain()
+        for held in list(self._held.values()):
+            held.task.cancel()
+
+    async def _equip(self, equipment: AsyncExitStack, flows: Iterable[Flow[Any]]) -> None:
+        threads = ThreadPoolExecutor(min(self._concurrency, THREADS_MAX), thread_name_prefix="onward-handler")
+        equipment.callback(threads.shutdown, wait=False, cancel_futures=True)
+        resources = {flow.name: await equipment.enter_async_context(flow.lifespan()) for flow in flows if flow.lifespan}
+        self._tools = Tools(self._store, resources, _in_threads(threads), self._clock.monotonic)
+        self._heartbeat = equipment.enter_context(
+            Heartbeat(self._store, self.owner, self._lease, self._to_renew, self._lost, self._clock.monotonic)
+        )
+
+    async def _work(self, until_idle: bool) -> None:
+        while not self._draining:
+            self._wakeup.clear()
+            self._give_up_the_stuck()
+            try:
+                free = self._concurrency - len(self._held)
+                claimed = await self._claim(min(free, CLAIM_MAX)) if free else []
+                for record in claimed:
+                    self._begin(record)
+                if not claimed or len(self._held) >= self._concurrency:
+                    due = await self._store.next_due(self._known)
+                    if until_idle and due is None and not self._held:
+                        return
+                    await self._wait(due)
+            except StoreError as error:
+                logger.warning("the store is in trouble, the worker waits: %s", error)
+                await asyncio.sleep(STORE_PAUSE_MAX_S)
+
+    async def _wait(self, due: timedelta | None) -> None:
+        """Until something is due and there is room for it, or something changed, or a process is done."""
+        full = len(self._held) >= self._concurrency
+        timeout = IDLE_MAX_S if due is None or full else min(IDLE_MAX_S, max(0.0, due.total_seconds()))
+        if timeout == 0:
+            return
+        waits = [
+            asyncio.ensure_future(self._store.wait_for_change(timeout)),
+            asyncio.ensure_future(self._wakeup.wait()),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+        if self._held and not self._wakeup.is_set():
+            self._lost(await self._store.taken_away({id: held.record.epoch for id, held in self._held.items()}))
+
+    async def _let_go(self) -> None:
+        """Waits for what runs, as long as the grace lasts, then cancels it. Nothing stays claimed."""
+        tasks = {held.task for held in self._held.values()}
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=self._grace.total_seconds())
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=IGNORED_S)
+
+    # -- one process ------------------------------------------------------------------------------------------
+
+    async def _claim(self, limit: int, ids: Sequence[str] = ()) -> list[Record]:
+        self._sent_at = self._clock.monotonic()
+        return await self._store.claim(self._known, self.owner, limit, self._lease, ids)
+
+    def _begin(self, record: Record) -> asyncio.Task[Record | None]:
+        held = _Held(record, self._sent_at)
+        self._held[record.id] = held
+        held.task = asyncio.create_task(self._serve(held), name=f"onward {record.id}")
+        return held.task
+
+    async def _serve(self, held: _Held) -> Record | None:
+        """Drives it until it rests. Whatever goes wrong on the way, the row tells the truth and somebody can claim it."""
+        record = held.record
+        flow = self._flows[record.flow]
+        try:
+            return await drive(flow, record, self._attempt, self._commit)
+        except (Fenced, LeaseLost) as error:
+            logger.info("%s was taken over or changed meanwhile: %s", record.id, error)
+        except (asyncio.CancelledError, _Drained):
+            if self._draining:
+                await self._release(held)
+        except Exception:  # a bug of ours must not end the worker: the lease runs out, and the row shows no harm
+            logger.exception("%s: the engine failed; its lease runs out by itself", record.id)
+        finally:
+            self._stuck.discard(held.task)
+            if self._held.get(record.id) is held:
+                del self._held[record.id]
+            self._wakeup.set()
+        return None
+
+    async def _attempt(self, record: Record) -> Outcome:
+        held = self._held.get(record.id)
+        if self._draining:
+            raise _Drained
+        if held is None or held.record.epoch != record.epoch:
+            raise LeaseLost(f"{record.id} was given up")
+        held.record = record
+        flow, now = self._flows[record.flow], self._clock.monotonic()
+        if now > max(held.claimed_at, self._heartbeat.renewed_at) + self._heartbeat.trusted_for:
+            raise LeaseLost(f"the lease of {record.id} was not renewed in time")
+        line = flow.stages[record.status]
+        assert line is not None
+        held.over_at = now + line.limit_s + IGNORED_S
+        try:
+            return await run_attempt(flow, record, self._tools)
+        finally:
+            held.over_at = float("inf")
+
+    async def _commit(self, record: Record, change: Change) -> Record:
+        """Commits; while the store is in trouble it tries again. That is never the process's fault, and costs no attempt."""
+        pause = 0.05
+        while True:
+            try:
+                after = await self._store.commit(record, change)
+                break
+            except Fenced:
+                raise
+            except StoreError as error:
+                logger.warning("%s: its commit waits for the store: %s", record.id, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, STORE_PAUSE_MAX_S)
+        tell(self._observers, record, change, after)
+        return after
+
+    async def _release(self, held: _Held) -> None:
+        try:
+            await self._store.release([held.record])
+        except StoreError as error:
+            logger.warning("%s could not be released, its lease runs out by itself: %s", held.record.id, error)
+
+    # -- with the heartbeat -----------------------------------------------------------------------------------
+
+    def _to_renew(self) -> dict[str, int]:
+        """Called on the heartbeat's thread. A handler that ignores its timeout loses its lease: others may go on."""
+        now = self._clock.monotonic()
+        return {id: held.record.epoch for id, held in list(self._held.items()) if now < held.over_at}
+
+    def _give_up_the_stuck(self) -> None:
+        now = self._clock.monotonic()
+        for id, held in list(self._held.items()):
+            if now >= held.over_at:
+                logger.error("%s: its handler ignores its timeout; its lease is given up", id)
+                del self._held[id]
+                self._stuck.add(held.task)
+                held.task.cancel()
+        if len(self._stuck) >= self._concurrency:
+            raise OnwardError(
+                f"all {self._concurrency} slots are taken by handlers that ignore their timeouts",
+                hint="let CancelledError pass in them; their processes are free for other workers",
+            )
+
+    def _lost(self, ids: set[str]) -> None:
+        for id in ids:
+            held = self._held.get(id)
+            if held is not None:
+                held.task.cancel()
+
+
+def _in_threads(threads: ThreadPoolExecutor) -> Callable[[Callable[[], Any]], Awaitable[Any]]:
+    async def run(function: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, function)
+
+    return run
