@@ -11,7 +11,7 @@ import logging
 import typing
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
@@ -74,7 +74,11 @@ class Context:
                 if commit.exception() is None:
                     record.version, record.data = commit.result().version, data
 
-    async def once(self, name: str, fn: Callable[..., Awaitable[T] | T], *args: Any) -> T:
+    @overload
+    async def once(self, name: str, fn: Callable[..., Awaitable[T]], *args: Any) -> T: ...
+    @overload
+    async def once(self, name: str, fn: Callable[..., T], *args: Any) -> T: ...
+    async def once(self, name: str, fn: Callable[..., Any], *args: Any) -> Any:
         """The result of `fn(*args)`: run now and recorded, or read back if an earlier attempt of this visit recorded it.
 
         What is answered has been through JSON and the return annotation of `fn` in either case, so that the first run
@@ -87,19 +91,21 @@ class Context:
         if name not in steps:
             result = await self._call(fn, args)
             text = self._as_json(name, result)
-            async with self._lock:  # one after the other: each is fenced by what the one before it left
-                await self._fenced(self._store.record_step(self.record, name, text))
+            await self._fenced(self._store.record_step(self.record, name, text))
             steps[name] = text
-        return cast(T, _read_back(fn, name, steps[name]))
+        return _read_back(fn, name, steps[name])
 
+    @overload
     async def map(
-        self,
-        fn: Callable[[I], Awaitable[T] | T],
-        items: Iterable[I],
-        *,
-        limit: int = MAP_LIMIT,
-        name: str | None = None,
-    ) -> list[T]:
+        self, fn: Callable[[I], Awaitable[T]], items: Iterable[I], *, limit: int = MAP_LIMIT, name: str | None = None
+    ) -> list[T]: ...
+    @overload
+    async def map(
+        self, fn: Callable[[I], T], items: Iterable[I], *, limit: int = MAP_LIMIT, name: str | None = None
+    ) -> list[T]: ...
+    async def map(
+        self, fn: Callable[[Any], Any], items: Iterable[Any], *, limit: int = MAP_LIMIT, name: str | None = None
+    ) -> list[Any]:
         """`once` for each item, at most `limit` at a time; the results in the order of the items.
 
         A record belongs to the item's content, not to its place, so the order may change between attempts. `name`
@@ -116,7 +122,7 @@ class Context:
             named.append((f"{prefix}:{label}" + (f"#{seen[label]}" if seen[label] > 1 else ""), item))
         slots, failed = asyncio.Semaphore(limit), False
 
-        async def one(step: str, item: I) -> T:
+        async def one(step: str, item: Any) -> Any:
             nonlocal failed
             async with slots:
                 if failed:
@@ -135,10 +141,9 @@ class Context:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
-        errors = [task.exception() for task in tasks if not task.cancelled() and task.exception() is not None]
-        for error in errors:
-            assert error is not None
-            raise error
+        for task in tasks:
+            if not task.cancelled():
+                task.result()  # raises what it raised
         return [task.result() for task in tasks]
 
     async def _recorded(self) -> dict[str, str]:
@@ -192,19 +197,20 @@ def _no_constant(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
 
 
-@functools.lru_cache(maxsize=1_000)
-def _adapter(fn: Callable[..., Any]) -> TypeAdapter[Any]:
-    target = fn.func if isinstance(fn, functools.partial) else fn
-    try:
-        return TypeAdapter(typing.get_type_hints(target).get("return", Any))
-    except (NameError, AttributeError, TypeError):  # annotations that cannot be read here: plain JSON values then
-        return TypeAdapter(Any)
-
-
 def _read_back(fn: Callable[..., Any], name: str, text: str) -> Any:
+    function = fn.func if isinstance(fn, functools.partial) else fn
     try:
-        return _adapter(fn).validate_json(text)
+        returns = typing.get_type_hints(function).get("return", Any)
+    except (NameError, AttributeError, TypeError):  # annotations that cannot be read here: plain JSON values then
+        returns = Any
+    try:
+        return _adapter(returns).validate_json(text)
     except ValidationError as error:
         raise InvalidData(
             f"the recorded result of sub-step {name!r} does not fit its function's annotation: {printable(str(error))}"
         ) from None
+
+
+@functools.lru_cache(maxsize=256)
+def _adapter(returns: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(returns)

@@ -265,7 +265,10 @@ def pause(record: Record) -> Change:
     """Nothing happens until somebody resumes it. A running attempt loses its right to commit, and is stopped."""
     if record.condition in OVER | {Condition.PAUSED, Condition.FAILED}:
         raise _refused("pause", record)
-    return _asked(record, "paused", Condition.PAUSED, None)
+    change = _asked(record, "paused", Condition.PAUSED, None)
+    if record.condition is Condition.RUNNING:  # the attempt that is cut off here is not spent
+        change.attempt = max(record.attempt - 1, 0)
+    return change
 
 
 def resume(record: Record) -> Change:
@@ -286,6 +289,8 @@ def cancel(flow: Flow[Any], record: Record) -> Change:
     if flow.on_cancel is None:
         return _asked(record, "cancelled", Condition.CANCELLED, None)
     change = _asked(record, "cancelled", Condition.READY, NOW)
+    if flow.is_end(flow.on_cancel):  # nobody claims a row at END
+        change.condition, change.due_after = Condition.CANCELLED, None
     change.status, change.transition, change.cancelling = flow.on_cancel, record.transition + 1, True
     change.attempt, change.polls, change.moves, change.enters, change.error = 0, 0, 0, True, None
     return change

@@ -81,7 +81,8 @@ class RetryAfter(Exception):
     """
 
     def __init__(self, delay: timedelta | float, reason: str = "") -> None:
-        self.delay = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
-        if not timedelta(0) <= self.delay <= DELAY_MAX:
+        seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+        if not 0 <= seconds <= DELAY_MAX.total_seconds():  # asked first: no timedelta can be made of NaN or 1e300
             raise ValueError(f"RetryAfter({delay!r}): a delay is between 0 and {DELAY_MAX.days} days")
+        self.delay = timedelta(seconds=seconds)
         super().__init__(reason or f"try again in {self.delay.total_seconds():g} s")

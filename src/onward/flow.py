@@ -185,8 +185,8 @@ class Flow(Generic[S]):
         self.status_type = _status_type(self.name, model)
         self.stages: dict[str, Stage[S] | None] = {}
         self.start = ""
-        self.on_cancel = on_cancel.value if isinstance(on_cancel, StrEnum) else on_cancel
-        _Reader(self, table, caller, faults).read()
+        self.on_cancel: str | None = None
+        _Reader(self, table, caller, faults).read(on_cancel)
         if faults:
             raise FlowError(self.name, faults)
 
@@ -222,7 +222,7 @@ def _status_type(name: str, model: object) -> type[StrEnum]:
     if not (isinstance(model, type) and issubclass(model, Process)):
         raise FlowError(name, [f"{model!r} is no model: write `class Batch(Process[Status])`"])
     kind = model.model_fields["status"].annotation
-    if not (isinstance(kind, type) and issubclass(kind, StrEnum)):
+    if not (isinstance(kind, type) and issubclass(kind, StrEnum) and len(kind)):
         written = f"class {model.__name__}(Process[Status])"
         raise FlowError(name, [f"{model.__name__} has no statuses of its own: write `{written}`, where Status is a StrEnum"])
     return kind
@@ -234,16 +234,19 @@ class _Reader:
     def __init__(self, flow: Flow[Any], table: Mapping[Any, Any], names: Mapping[str, Any], faults: list[str]) -> None:
         self.flow, self.table, self.faults = flow, table, faults
         self.enum: type[StrEnum] = flow.status_type
-        self.names = {**names, self.enum.__name__: self.enum, flow.model.__name__: flow.model}
+        # Context is often imported for the type checker only, and what it is does not matter here.
+        self.names = {"Context": Any, **names, self.enum.__name__: self.enum, flow.model.__name__: flow.model}
 
-    def read(self) -> None:
+    def read(self, on_cancel: Any) -> None:
         for key, entry in self.table.items():
             self._line(key if isinstance(key, tuple) else (key,), entry)
         for member in self.enum:
             if member.value not in self.flow.stages:
                 self.faults.append(f"{self._word(member)} is not in the table: give it a handler, or END")
-        if not self.faults:
-            self._start()
+        self._start()
+        if on_cancel is not None and self._member(on_cancel, "on_cancel"):
+            self.flow.on_cancel = on_cancel.value
+        if not self.faults:  # a graph with holes would only have more faults of the same cause
             self._graph()
 
     def _word(self, status: object) -> str:
@@ -259,10 +262,13 @@ class _Reader:
         known = [key for key in keys if self._member(key, "the table's")]
         if not keys:
             self.faults.append("a line of the table names no status: ()")
+            return
         line: Stage[Any] | None = None
         if entry is not END:
             declared = entry if isinstance(entry, Stage) else stage(entry) if callable(entry) else None
-            if declared is None:
+            if declared is not None and not callable(declared.handler):
+                self.faults.append(f"{self._word(keys[0])} has stage({declared.handler!r}): give it a handler")
+            elif declared is None:
                 self.faults.append(f"{self._word(keys[0])} has {entry!r}: give it a handler, stage(...), or END")
             else:
                 line = self._stage(declared, frozenset(key.value for key in known))
@@ -279,6 +285,10 @@ class _Reader:
         targets = self._targets(name, hints)
         if positional and hints:
             self._model_fits(name, positional[0], hints)
+        if not isinstance(declared.retry, Retry):
+            self.faults.append(f"{name} has retry={declared.retry!r}: write retry=Retry(attempts=...)")
+        if not isinstance(declared.every, Every | None):
+            self.faults.append(f"{name} has every={declared.every!r}: write every=Every(seconds=...)")
         own = sorted(statuses & targets)
         if targets and own and not declared.every:
             self.faults.append(
@@ -319,9 +329,12 @@ class _Reader:
         function = handler.func if isinstance(handler, functools.partial) else handler
         if not inspect.isroutine(function):
             function = function.__call__  # type: ignore[operator]  # an object with __call__; its signature was read above
+        names = self.names
+        if "<locals>" not in getattr(function, "__qualname__", ""):  # its names mean what they mean in its own module
+            names = {**names, **getattr(inspect.unwrap(function), "__globals__", {})}
         try:
-            return typing.get_type_hints(function, localns=self.names)
-        except (NameError, AttributeError) as error:
+            return typing.get_type_hints(function, localns=names)
+        except (NameError, AttributeError, SyntaxError, TypeError) as error:
             self.faults.append(
                 f"{name}: its annotations cannot be read ({error}): define the names at the top of the module, "
                 "or drop `from __future__ import annotations` there"
@@ -343,9 +356,10 @@ class _Reader:
         return frozenset(m.value for m in members if self._member(m, f"{name}: its target"))
 
     def _model_fits(self, name: str, parameter: str, hints: Mapping[str, Any]) -> None:
-        wanted = typing.get_origin(hints.get(parameter)) or hints.get(parameter)
-        if isinstance(wanted, type) and not issubclass(self.flow.model, wanted):
-            self.faults.append(f"{name} takes a {wanted.__name__}, but the flow's model is {self.flow.model.__name__}")
+        wanted = hints.get(parameter)
+        if not _may_take(wanted, self.flow.model):
+            kind = getattr(wanted, "__name__", wanted)
+            self.faults.append(f"{name} takes a {kind}, but the flow's model is {self.flow.model.__name__}")
 
     def _start(self) -> None:
         default = self.flow.model.model_fields["status"].default
@@ -359,10 +373,6 @@ class _Reader:
             )
 
     def _graph(self) -> None:
-        if self.flow.on_cancel is not None and self.flow.on_cancel not in self.flow.stages:
-            self.faults.append(f"on_cancel {self.flow.on_cancel!r} is no member of {self.enum.__name__}")
-        if self.faults:
-            return
         ends = [status for status, line in self.flow.stages.items() if line is None]
         if not ends:
             self.faults.append("no status is END: a process could never be over")
@@ -385,6 +395,7 @@ def _name(handler: object) -> str:
 
 def _literals(annotation: Any) -> Iterator[Any]:
     """The members that a return annotation names; None for anything that is no Literal."""
+    annotation = getattr(annotation, "__value__", annotation)  # of `type Next = Literal[...]`
     origin = typing.get_origin(annotation)
     if origin is Literal:
         yield from typing.get_args(annotation)
@@ -393,6 +404,21 @@ def _literals(annotation: Any) -> Iterator[Any]:
             yield from _literals(part)
     else:
         yield None
+
+
+def _may_take(annotation: Any, model: type) -> bool:
+    """Whether a parameter of that annotation may be given a `model`. In doubt it may: the type checker knows better."""
+    parts = typing.get_args(annotation)
+    if typing.get_origin(annotation) in (typing.Union, UnionType):
+        return any(_may_take(part, model) for part in parts)
+    kind = typing.get_origin(annotation) or annotation
+    generic = getattr(kind, "__pydantic_generic_metadata__", {})  # Process[Any] is a class of its own to pydantic
+    if Any in generic.get("args", ()):
+        kind = generic["origin"]
+    try:
+        return kind is Any or not isinstance(kind, type) or issubclass(model, kind)
+    except TypeError:  # a protocol or a TypedDict: nobody can ask them
+        return True
 
 
 def _closure(start: Iterable[str], edges: Iterable[Edge]) -> set[str]:

@@ -24,7 +24,7 @@ LOOK_S = 1.0  # how often the event loop is looked at; it is called stalled when
 
 
 class Heartbeat:
-    """`held` answers {id: epoch} of what is to be kept; `lost` is called in the loop with ids that are ours no more."""
+    """`held` answers {id: epoch} of what is to be kept; `lost` is called in the loop with those that are ours no more."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Heartbeat:
         owner: str,
         lease: timedelta,
         held: Callable[[], Mapping[str, int]],
-        lost: Callable[[set[str]], None],
+        lost: Callable[[Mapping[str, int]], None],
         monotonic: Callable[[], float],
     ) -> None:
         self._store, self._owner, self._lease = store, owner, lease
@@ -77,7 +77,7 @@ class Heartbeat:
             return
         self.renewed_at = sent_at
         if lost and not self._over.is_set():
-            self._loop.call_soon_threadsafe(self._lost, lost)
+            self._loop.call_soon_threadsafe(self._lost, {id: held[id] for id in lost})
 
     _stalled_since = 0.0
 

@@ -5,7 +5,7 @@ A socket exists only where a second plug exists: SQLite and PostgreSQL, real and
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -85,7 +85,7 @@ class Store(Protocol):
     async def claim(self, known: Known, owner: str, limit: int, lease: timedelta, ids: Collection[str] = ()) -> list[Record]:
         """Takes due processes (of `ids` only, if given), oldest first, each with a new epoch and one more attempt."""
 
-    def commit(self, record: Record, change: Change) -> Awaitable[Record]:
+    async def commit(self, record: Record, change: Change) -> Record:
         """Writes row and history as one, if version and epoch are still the record's; else Fenced. Cannot be cancelled."""
 
     async def act(self, record: Record, change: Change, actor: str, reason: str | None) -> Record:
@@ -94,8 +94,10 @@ class Store(Protocol):
     def renew(self, owner: str, held: Mapping[str, int], lease: timedelta) -> set[str]:
         """Prolongs the leases of these {id: epoch}; answers the ids that are no longer ours. Called from any thread."""
 
-    async def release(self, records: Sequence[Record]) -> None:
-        """Gives leases back early, and the attempt that was counted with them. Those no longer ours are left alone."""
+    async def release(self, records: Sequence[Record], *, begun: bool) -> None:
+        """Gives leases back early: due at once. Those no longer ours are left alone. Where no handler was `begun`, the
+        attempt that was counted with the claim is given back too; a handler that was cut off has used it.
+        """
 
     async def record_step(self, record: Record, name: str, result: str) -> None:
         """Keeps a sub-step's result (JSON) for this visit, under the fence of the record; else Fenced."""

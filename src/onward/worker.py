@@ -165,7 +165,8 @@ class Worker:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
         if self._held and not self._wakeup.is_set():
-            self._lost(await self._store.taken_away({id: held.record.epoch for id, held in self._held.items()}))
+            epochs = {id: held.record.epoch for id, held in self._held.items()}
+            self._lost({id: epochs[id] for id in await self._store.taken_away(epochs)})
 
     async def _let_go(self) -> None:
         """Waits for what runs, as long as the grace lasts, then cancels it. Nothing stays claimed."""
@@ -197,9 +198,11 @@ class Worker:
             return await drive(flow, record, self._attempt, self._commit)
         except (Fenced, LeaseLost) as error:
             logger.info("%s was taken over or changed meanwhile: %s", record.id, error)
-        except (asyncio.CancelledError, _Drained):
+        except _Drained:
+            await self._release(held, begun=False)
+        except asyncio.CancelledError:
             if self._draining:
-                await self._release(held)
+                await self._release(held, begun=True)
         except Exception:  # a bug of ours must not end the worker: the lease runs out, and the row shows no harm
             logger.exception("%s: the engine failed; its lease runs out by itself", record.id)
         finally:
@@ -243,9 +246,9 @@ class Worker:
         tell(self._observers, record, change, after)
         return after
 
-    async def _release(self, held: _Held) -> None:
+    async def _release(self, held: _Held, *, begun: bool) -> None:
         try:
-            await self._store.release([held.record])
+            await self._store.release([held.record], begun=begun)
         except StoreError as error:
             logger.warning("%s could not be released, its lease runs out by itself: %s", held.record.id, error)
 
@@ -270,10 +273,10 @@ class Worker:
                 hint="let CancelledError pass in them; their processes are free for other workers",
             )
 
-    def _lost(self, ids: set[str]) -> None:
-        for id in ids:
+    def _lost(self, epochs: Mapping[str, int]) -> None:
+        for id, epoch in epochs.items():
             held = self._held.get(id)
-            if held is not None:
+            if held is not None and held.record.epoch == epoch:  # not claimed anew while this news was on its way
                 held.task.cancel()
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import operator
 import os
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,7 +31,6 @@ CACHE_KB = 16_000
 SQL = load("sqlite.sql")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_ZERO = timedelta(0)
 # Broken bytes in one column must not take a whole claim down with them.
 _LENIENT_TEXT = functools.partial(str, encoding="utf-8", errors="surrogateescape")
 
@@ -132,7 +132,9 @@ class SqliteStore:
 
     async def _write(self, run: Callable[[sqlite3.Connection], Any]) -> Any:
         self._check_usable()
-        return await self._writer.write(Job(run))
+        job = Job(run)
+        await self._writer.write(job)
+        return job.result
 
     async def _read(self, run: Callable[[sqlite3.Connection], Any]) -> Any:
         if self._in_memory:  # nobody else can see it: the writer reads as well
@@ -179,29 +181,27 @@ class SqliteStore:
         answer: list[Record] = await self._write(run)
         return answer
 
-    def commit(self, record: Record, change: Change) -> Awaitable[Record]:
+    async def commit(self, record: Record, change: Change) -> Record:
         self._check_usable()
-        return self._writer.write(Commit(record, change))
+        item = Commit(_commit_row(record, change))
+        await self._writer.write(item)
+        return _after(record, change, item.at)
 
     def _commit_group(self, connection: sqlite3.Connection, commits: list[Commit]) -> None:
         commits.sort(key=_by_id)  # neighbours in the tree share pages: fewer are written
         now = self._clock.now()
-        stamp = _micros(now)
-        values: list[Any] = []
+        values: list[Any] = [_micros(now)]
         for item in commits:
-            values += _commit_row(item.record, item.change, stamp)
+            values += item.row
         rows = 1 << (len(commits) - 1).bit_length()  # few lengths, so that their statements stay prepared
         values += (None,) * ((rows - len(commits)) * _COMMIT_WIDTH)
         written = connection.execute(_commit_statement(rows), values).rowcount
         done = None
         if written < len(commits):
-            items = json.dumps([(item.record.id, item.record.version, item.record.epoch) for item in commits])
-            done = set(_list(connection, "committed", items=items))
+            done = set(_list(connection, "committed", items=json.dumps([item.row[:3] for item in commits])))
         for item in commits:
-            if done is None or item.record.id in done:
-                item.error, item.result = None, _after(item.record, item.change, now)
-            else:
-                item.error = Fenced(f"{item.record.id} is past version {item.record.version}, epoch {item.record.epoch}")
+            item.at = now
+            item.error = None if done is None or item.id in done else _fenced(item)
 
     def renew(self, owner: str, held: Mapping[str, int], lease: timedelta) -> set[str]:
         self._check_usable()
@@ -227,14 +227,18 @@ class SqliteStore:
             except sqlite3.Error as error:
                 raise store_error(self.path, error) from error
 
-    async def release(self, records: Sequence[Record]) -> None:
+    async def release(self, records: Sequence[Record], *, begun: bool) -> None:
         held = json.dumps([(record.id, record.epoch) for record in records])
-        await self._write(lambda c: c.execute(SQL["release"], {"held": held, "now": _micros(self._clock.now())}).rowcount)
+
+        def run(connection: sqlite3.Connection) -> None:
+            connection.execute(SQL["release"], {"held": held, "begun": begun, "now": _micros(self._clock.now())})
+
+        await self._write(run)
         self._changed.set()
 
     async def record_step(self, record: Record, name: str, result: str) -> None:
         def run(connection: sqlite3.Connection) -> None:
-            values = {"id": record.id, "version": record.version, "epoch": record.epoch, "name": name, "result": result}
+            values = {"id": record.id, "epoch": record.epoch, "name": name, "result": result}
             if connection.execute(SQL["step"], {**values, "now": _micros(self._clock.now())}).rowcount:
                 return
             # No row: fenced, or recorded before by a write whose answer was lost.
@@ -363,12 +367,9 @@ def _entry(row: Sequence[Any]) -> Entry:
     return Entry(id, version, _instant(at), kind, source, target, transition, attempt, epoch, actor, seconds, reason, data)
 
 
-_COMMIT_WIDTH = 19
+_COMMIT_WIDTH = 18
 _COMMIT_ROW = "(" + ", ".join("?" * _COMMIT_WIDTH) + ")"
-
-
-def _by_id(item: Commit) -> str:
-    return item.record.id
+_by_id = operator.attrgetter("id")
 
 
 @functools.cache
@@ -376,15 +377,20 @@ def _commit_statement(rows: int) -> str:
     return SQL["commit"].replace(_COMMIT_ROW, ", ".join([_COMMIT_ROW] * rows))
 
 
-def _commit_row(record: Record, change: Change, now: int) -> tuple[Any, ...]:
+def _commit_row(record: Record, change: Change) -> tuple[Any, ...]:
     pause = change.due_after
     return (
-        record.id, record.version, record.epoch, now, change.status, change.condition._value_, change.data,
-        change.attempt, change.polls, change.transition, change.moves, change.cancelling,
-        None if pause is None else now if pause is _ZERO else now + pause // _MICROSECOND,
+        record.id, record.version, record.epoch, change.status, change.condition._value_, change.data, change.attempt,
+        change.polls, change.transition, change.moves, change.cancelling,
+        None if pause is None else pause // _MICROSECOND if pause else 0,
         change.enters, change.goes_on, change.error, change.kind,
         None if change.took is None else int(change.took * 1e6), change.reason,
     )  # fmt: skip
+
+
+def _fenced(item: Commit) -> Fenced:
+    id, version, epoch = item.row[:3]
+    return Fenced(f"{id} is past version {version}, epoch {epoch}: another worker or a person has it now")
 
 
 def _act_values(record: Record, change: Change, now: int, actor: str, reason: str | None) -> dict[str, Any]:

@@ -129,20 +129,20 @@ SELECT json_group_array(json_array({columns})) FROM onward_process WHERE id IN (
 
 -- name: commit
 -- The fence: a worker whose lease was taken over finds another epoch, one that a person overtook another version, and
--- neither writes anything. One statement is one transaction here: it is durable when it returns. Fewer rows changed than
--- were given: `committed` says which. Short batches are filled up with rows of NULL, which match nothing.
+-- neither writes anything. One statement is one transaction here: it is durable when it returns. Where fewer rows changed
+-- than were given, `committed` says which. Short groups are filled up with rows of NULL, which match nothing. ?1 is now.
 UPDATE onward_process AS p
    SET status = item.status, condition = item.condition, data = ifnull(item.data, p.data),
        version = p.version + 1, attempt = item.attempt, polls = item.polls, transition = item.transition,
-       moves = item.moves, cancelling = item.cancelling, due_at = item.due_at,
-       entered_at = CASE item.enters WHEN 1 THEN item.now ELSE p.entered_at END,
-       updated_at = max(p.updated_at, item.now),  -- stamps of one process never go back, whatever the clock does
+       moves = item.moves, cancelling = item.cancelling, due_at = ?1 + item.due_after,
+       entered_at = CASE item.enters WHEN 1 THEN ?1 ELSE p.entered_at END,
+       updated_at = max(p.updated_at, ?1),  -- stamps of one process never go back, whatever the clock does
        owner = CASE item.goes_on WHEN 1 THEN p.owner END,
        lease_until = CASE item.goes_on WHEN 1 THEN p.lease_until END,
        error = item.error, kind = item.kind, actor = p.owner, took = item.took, reason = item.reason
-  FROM (WITH given (id, version, epoch, now, status, condition, data, attempt, polls, transition, moves, cancelling,
-                    due_at, enters, goes_on, error, kind, took, reason) AS (
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
+  FROM (WITH given (id, version, epoch, status, condition, data, attempt, polls, transition, moves, cancelling,
+                    due_after, enters, goes_on, error, kind, took, reason) AS (
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
         SELECT * FROM given) AS item
  WHERE p.id = item.id AND p.version = item.version AND p.epoch = item.epoch AND p.owner IS NOT NULL
 
@@ -172,13 +172,14 @@ SELECT json_group_array(held.value ->> 0) FROM json_each(:held) AS held
  WHERE p.epoch IS NOT held.value ->> 1
 
 -- name: release
-UPDATE onward_process SET owner = NULL, lease_until = NULL, due_at = :now, attempt = max(attempt - 1, 0)
+UPDATE onward_process
+   SET owner = NULL, lease_until = NULL, due_at = :now, attempt = CASE WHEN :begun THEN attempt ELSE max(attempt - 1, 0) END
  WHERE (id, epoch) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:held)) AND owner IS NOT NULL
 
 -- name: step
+-- Fenced by the epoch alone: many are recorded at once, and a save between them moves the version on.
 INSERT INTO onward_step (process_id, transition, name, result, at)
-SELECT id, transition, :name, :result, :now FROM onward_process
- WHERE id = :id AND version = :version AND epoch = :epoch
+SELECT id, transition, :name, :result, :now FROM onward_process WHERE id = :id AND epoch = :epoch
     ON CONFLICT DO NOTHING
 
 -- name: steps

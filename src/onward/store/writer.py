@@ -7,39 +7,29 @@ after the database has reported the commit, and a write that was handed over can
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future as ThreadFuture
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
-from onward.decide import Change
 from onward.errors import Conflict, Fenced, NotFound, StoreError
-from onward.process import Record
 from onward.store.files import FileLock
 
-BATCH_MAX = 512  # commits in one transaction: about 6 ms of writing, and 512 * 19 parameters are below SQLite's limit
+logger = logging.getLogger("onward")
+
+BATCH_MAX = 1_024  # writes in one transaction: about 12 ms; 1,024 * 18 parameters are below SQLite's limit of 32,766
 BUSY_S = 5.0  # how long a write waits for another program's before it is refused
 CHECKPOINT_AFTER = 4_000  # rows and transactions written between two checkpoints: some 30 MB of write-ahead log
 
 
-class Commit:
-    """One transition on its way into the database."""
-
-    __slots__ = ("change", "error", "future", "landed", "record", "result")
-
-    def __init__(self, record: Record, change: Change) -> None:
-        self.record, self.change = record, change
-        self.result: Any = None
-        self.error: Exception | None = None
-        self.future: asyncio.Future[None] | None = None
-        self.landed = False
-
-
 class Job:
-    """Any other write: a function of the connection, run inside the group's transaction.
+    """A write: a function of the connection, run inside the group's transaction.
 
     It may raise Conflict, NotFound or Fenced as its verdict, if it has written nothing then.
     """
@@ -54,11 +44,29 @@ class Job:
         self.landed = False
 
 
+class Commit:
+    """A transition on its way into the database, as a row of parameters; all of a group are written by one statement."""
+
+    __slots__ = ("at", "error", "future", "id", "landed", "row")
+
+    def __init__(self, row: tuple[Any, ...]) -> None:
+        self.id: str = row[0]
+        self.row = row
+        self.at: datetime
+        self.error: Exception | None = None
+        self.future: asyncio.Future[None] | None = None
+        self.landed = False
+
+
 Write = Commit | Job
 
 
 class Writer:
-    """Writes in groups. `connect` opens the connection (on the thread), `commit` writes a group of transitions."""
+    """Writes in groups. `connect` opens the connection (on the thread), `commit` writes a group of transitions.
+
+    The thread takes by itself whatever is waiting, and is rung only when it sleeps: each hand-over of the interpreter's
+    lock can cost it 5 ms beside a busy event loop, so there is one for a group and not one for an item.
+    """
 
     def __init__(
         self,
@@ -69,10 +77,11 @@ class Writer:
     ) -> None:
         self._path, self._connect, self._commit = path, connect, commit
         self._lock = FileLock(lock, BUSY_S)
-        self._pending: list[Write] = []
-        self._in_the_air = False
-        self._take_off_soon = False
-        self._inbox: queue.SimpleQueue[list[Write] | None] = queue.SimpleQueue()
+        self._waiting: deque[Write] = deque()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._asleep = False
+        self._rings_soon = False
+        self._closing = False
         self._since_checkpoint = 0
 
     async def open(self) -> None:
@@ -83,22 +92,21 @@ class Writer:
         await asyncio.wrap_future(opened)
 
     async def close(self) -> None:
-        """Waits for what is being written, then closes the connection."""
-        while self._pending or self._in_the_air:
-            await self.write(Job(lambda _: None))
-        self._inbox.put(None)
+        """Writes what is waiting, then closes the connection."""
+        self._closing = True
+        self._bell.put(None)
         await self.loop.run_in_executor(None, self._thread.join)
 
     # -- in the event loop ------------------------------------------------------------------------------------
 
-    async def write(self, item: Write) -> Any:
-        """What `item` came to; raises its error. If the caller is cancelled meanwhile, it learns so after the verdict."""
+    async def write(self, item: Write) -> None:
+        """Returns when `item` is in the database; raises its error. A caller that is cancelled learns so after the verdict."""
         future = item.future = self.loop.create_future()
-        self._pending.append(item)
-        if not self._in_the_air and not self._take_off_soon:
+        self._waiting.append(item)
+        if not self._rings_soon:
             # What else becomes ready in this turn of the loop comes along; nobody waits longer than that for company.
-            self._take_off_soon = True
-            self.loop.call_soon(self._take_off)
+            self._rings_soon = True
+            self.loop.call_soon(self._ring)
         try:
             await future
         except asyncio.CancelledError:
@@ -106,7 +114,6 @@ class Writer:
             raise
         if item.error is not None:
             raise item.error
-        return item.result
 
     async def _until_landed(self, item: Write) -> None:
         while not item.landed:
@@ -116,16 +123,12 @@ class Writer:
             except asyncio.CancelledError:
                 continue
 
-    def _take_off(self) -> None:
-        self._take_off_soon = False
-        if self._pending and not self._in_the_air:
-            batch, self._pending = self._pending[:BATCH_MAX], self._pending[BATCH_MAX:]
-            self._in_the_air = True
-            self._inbox.put(batch)
+    def _ring(self) -> None:
+        self._rings_soon = False
+        if self._asleep:
+            self._bell.put(None)
 
     def _land(self, batch: list[Write]) -> None:
-        self._in_the_air = False
-        self._take_off()
         for item in batch:
             item.landed = True
             if item.future is not None and not item.future.done():
@@ -142,11 +145,26 @@ class Writer:
             opened.set_exception(store_error(self._path, error))
             return
         opened.set_result(None)
-        while (batch := self._inbox.get()) is not None:
+        while batch := self._next():
             self._write(connection, batch)
-            self.loop.call_soon_threadsafe(self._land, batch)
+            try:
+                self.loop.call_soon_threadsafe(self._land, batch)
+            except RuntimeError:  # the loop was closed before the store was
+                break
         connection.close()
         self._lock.close()
+
+    def _next(self) -> list[Write]:
+        """What is waiting, at most BATCH_MAX; sleeps while nothing is. Empty: it is over."""
+        while not self._waiting:
+            self._asleep = True
+            # Asked again, after saying so: what came before this is seen now, what comes after it rings.
+            if not self._waiting:
+                if self._closing:
+                    return []
+                self._bell.get()
+            self._asleep = False
+        return [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
 
     def _write(self, connection: sqlite3.Connection, batch: list[Write]) -> None:
         """Writes all in one transaction; if that cannot be, each one alone, so that none suffers for another."""
@@ -154,7 +172,7 @@ class Writer:
             with self._lock:
                 self._write_together(connection, batch)
                 self._checkpoint(connection, len(batch))
-        except (sqlite3.Error, StoreError) as error:
+        except Exception as error:  # whatever is wrong with one item must not end the thread that all others need
             if len(batch) == 1:
                 batch[0].error = store_error(self._path, error)
                 return
@@ -183,12 +201,16 @@ class Writer:
     def _checkpoint(self, connection: sqlite3.Connection, written: int) -> None:
         """Moves the write-ahead log into the file now and then: only here, under the lock that every writer holds.
 
-        SQLite before 3.51.3 can corrupt a file when one connection checkpoints while another one writes.
+        SQLite before 3.51.3 can corrupt a file when one connection checkpoints while another one writes. A checkpoint that
+        fails is no failure of the writes before it, which are durable in the log; the next one tries again.
         """
         self._since_checkpoint += written + 5
         if self._since_checkpoint > CHECKPOINT_AFTER:
             self._since_checkpoint = 0
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            try:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            except sqlite3.Error as error:
+                logger.warning("%s", store_error(self._path, error))
 
 
 @contextmanager

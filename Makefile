@@ -1,0 +1,48 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each sets up what it needs in .venv, once.
+PY   ?= python3
+VENV ?= .venv
+BIN  := $(VENV)/bin
+
+.PHONY: help demo test bench lint types fast clean
+
+help:
+	@echo "make demo    the main job on documents, its worker killed half-way (no key, no account, no cost)"
+	@echo "make test    everything that proves it: lint, types, tests, real crashes (about 8 minutes)"
+	@echo "make fast    the same without the minute-long crash loops"
+	@echo "make bench   how fast it is, beside the bare limit of this machine"
+	@echo "make clean   removes .venv and what the demo and the benchmark wrote"
+
+demo: $(VENV)/.demo
+	@$(BIN)/onward demo
+
+test: lint types
+	@$(BIN)/python -m pytest -q
+
+fast: lint types
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+lint: $(VENV)/.test
+	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
+
+types: $(VENV)/.test
+	@$(BIN)/mypy
+
+bench: $(VENV)/.test
+	@$(BIN)/python benchmarks/bench.py
+
+clean:
+	@rm -rf $(VENV) onward-demo bench.json .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Debian packs `venv` apart from Python: without it, pip from outside installs into the environment.
+$(VENV)/.python: Makefile
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; try: make PY=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Setting up $(VENV), once: a minute or so" >&2
+	@$(PY) -m venv $(VENV) >/dev/null 2>&1 || $(PY) -m venv --clear --without-pip $(VENV)
+	@touch $@
+
+# What the demo needs is small; what the tests need is not, so it comes only with them.
+$(VENV)/.demo $(VENV)/.test: $(VENV)/.%: $(VENV)/.python pyproject.toml constraints.txt
+	@if [ -x $(BIN)/pip ]; then pip="$(BIN)/python -m pip"; else pip="$(PY) -m pip --python $(BIN)/python"; fi; \
+	  $$pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@

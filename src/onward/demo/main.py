@@ -1,0 +1,230 @@
+"""`onward demo`: does the main job before your eyes, kills its own worker half-way, and says what the API really saw."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from onward import Condition, InvalidData, Onward, Record
+from onward.codec import printable
+from onward.demo.flow import Batch, Document, Status, check_status
+from onward.demo.service import RealApi, Seen, Service, StandIn
+from onward.demo.show import Show, open_show
+from onward.errors import NotFound
+
+FOLDER = Path("onward-demo")
+QUESTIONS = ("What was decided?", "What was the problem?", "What happens next?")
+PROCESSES_MAX, DOCUMENTS_MAX = 1_000, 1_000
+SUFFIXES = (".md", ".markdown", ".txt", ".text", ".rst")
+LEASE_SECONDS = "2"  # so long a killed worker keeps what it had in its hands
+PENDING = (Status.RESPONSES_CREATED, Status.RESPONSES_REASONING)
+ANSWER_CHARS_MAX = 160
+
+
+def run_demo(
+    *,
+    paths: Sequence[Path] = (),
+    question: str | None = None,
+    number: int | None = None,
+    crash: bool = True,
+    real: bool = False,
+    store: str | None = None,
+) -> int:
+    """Runs the whole show; the exit code is 0 only if everything finished, once, and nothing was left behind."""
+    documents = read_documents(paths)
+    questions = (question,) if question else QUESTIONS
+    number = number if number is not None else len(questions)
+    if not 1 <= number <= PROCESSES_MAX:
+        raise InvalidData(f"-n {number}: 1 to {PROCESSES_MAX:,} processes", hint="onward demo -n 5")
+    run = secrets.token_hex(2)
+    batches = [
+        Batch(id=f"demo-{run}-{place + 1}", question=questions[place % len(questions)], documents=documents)
+        for place in range(number)
+    ]
+    if store is None:
+        FOLDER.mkdir(exist_ok=True)
+        store = f"sqlite:///{FOLDER}/{run}.db"
+    chosen: Service = RealApi() if real else StandIn()
+    with chosen as service:
+        demo = Demo(service, store, batches, crash, FOLDER / f"{run}.log")
+        with open_show() as show:
+            asyncio.run(demo.run(show))
+        return demo.report()
+
+
+def read_documents(paths: Sequence[Path]) -> list[Document]:
+    """The texts to ask about: the given files, the text files of given folders, or the ones in the package."""
+    if not paths:
+        shipped = sorted(files("onward.demo").joinpath("documents").iterdir(), key=lambda item: item.name)
+        return [Document(name=item.name, text=item.read_text(encoding="utf-8")) for item in shipped]
+    found: list[Path] = []
+    for path in paths:
+        found += sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    if not 1 <= len(found) <= DOCUMENTS_MAX:
+        raise InvalidData(f"{len(found)} documents found; 1 to {DOCUMENTS_MAX:,} can be asked about", hint="onward demo notes.md")
+    return [_document(path, [other.name for other in found].count(path.name) > 1) for path in found]
+
+
+def _document(path: Path, ambiguous: bool) -> Document:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NotFound(
+            f"there is no file {printable(str(path))}", hint="name text or Markdown files: onward demo notes.md"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidData(f"{printable(str(path))} cannot be read as UTF-8 text: {error}", hint="onward demo notes.md") from None
+    if path.suffix.lower() not in SUFFIXES:
+        raise InvalidData(f"{printable(str(path))} is no text file by its name", hint=f"it takes {', '.join(SUFFIXES)}")
+    return Document(name=printable(str(path) if ambiguous else path.name, 200), text=text)
+
+
+class Demo:
+    """One run: processes, a worker that is killed, another one that finishes, and the verdict."""
+
+    def __init__(self, service: Service, store: str, batches: Sequence[Batch], crash: bool, log: Path) -> None:
+        self._service, self._store, self._batches, self._crash, self._log = service, store, batches, crash, log
+        self._resolved_before = 0
+        self._killed = False
+        self._records: list[Record] = []
+        self._seen = Seen(0, 0, 0, 0, 0)
+        self._trouble = ""
+        self._began = time.monotonic()
+
+    async def run(self, show: Show) -> None:
+        show.say(self._service.notice)
+        documents = len(self._batches[0].documents)
+        show.say(f"{len(self._batches)} processes ask about {documents} documents · {self._store}")
+        self._log.parent.mkdir(exist_ok=True)
+        async with Onward(self._store, flows=[check_status]) as app:
+            await app.start_many(self._batches)
+            worker = self._start_worker()
+            show.say(f"worker 1 is process {worker.pid}")
+            try:
+                while not await self._look(app, show):
+                    if self._crash and not self._killed and self._half_way():
+                        worker = await self._kill(app, show, worker)
+                    if worker.poll() not in (None, 0):
+                        self._trouble = f"the worker ended with {worker.returncode}, see {self._log}"
+                        return
+                    await app.store.wait_for_change(0.2)
+            except TimeoutError as error:
+                self._trouble = str(error)
+            finally:
+                _end(worker)
+            self._seen = await self._service.seen(*await self._made(app))
+
+    async def _look(self, app: Onward, show: Show) -> bool:
+        """Shows what is new. True when nothing will move any more."""
+        before = {record.id: record.version for record in self._records}
+        records = [await app.get(batch.id) for batch in self._batches]
+        for record in records:
+            if record.version != before.get(record.id):
+                for entry in await app.history(record.id, after=before.get(record.id, -1)):
+                    if entry.kind != "saved" and entry.version <= record.version:
+                        show.happened(entry)
+        show.stand(records)
+        self._records = records
+        if time.monotonic() - self._began > self._service.seconds_max:
+            raise TimeoutError(f"not done within {self._service.seconds_max:g} s")
+        return all(record.due_at is None for record in records)
+
+    def _half_way(self) -> bool:
+        """Every process has asked, and some are still waiting for their answers."""
+        order = list(Status)
+        asked = all(order.index(Status(record.status)) >= order.index(PENDING[0]) for record in self._records)
+        return asked and any(record.status in PENDING for record in self._records)
+
+    async def _kill(self, app: Onward, show: Show, worker: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+        self._killed = True
+        await self._look(app, show)
+        self._resolved_before = sum(record.transition for record in self._records)
+        pending = sum(record.status in PENDING for record in self._records)
+        show.say(
+            f"✂ worker 1 was killed with SIGKILL while {pending} processes wait for answers; {self._resolved_before} stages are resolved"
+        )
+        another = self._start_worker()
+        show.say(f"worker 2 is process {another.pid}; it knows nothing but the rows")
+        return another
+
+    def _start_worker(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "onward", "--app", "onward.demo.flow:app", "--store", self._store]
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                [*command, "run", "--until-idle", "--lease", LEASE_SECONDS],
+                env=self._service.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    async def _made(self, app: Onward) -> tuple[list[str], list[str], list[str]]:
+        """Every file and response that any version of any process has known, and how their files' names begin."""
+        made: dict[str, set[str]] = {"files": set(), "responses": set()}
+        for batch in self._batches:
+            for entry in await app.history(batch.id):
+                data = json.loads(entry.data) if entry.data else {}
+                for kind, ids in made.items():
+                    ids.update(data.get(kind, {}).values())
+        return sorted(made["files"]), sorted(made["responses"]), [f"{batch.id}." for batch in self._batches]
+
+    def report(self) -> int:
+        """Prints the answers, how to look again, and the last line."""
+        for record in self._records:
+            batch = record.process
+            print(f"\n{record.id}  {batch.question}")
+            for name, answer in batch.answers.items():
+                print(f"  {name}: {printable(' '.join(answer.split()), ANSWER_CHARS_MAX)}")
+            for name, problem in batch.problems.items():
+                print(f"  {name}: no answer, {printable(problem, ANSWER_CHARS_MAX)}")
+        look = f"onward --app onward.demo.flow:app --store {self._store}"
+        print(f"\nLook again:  {look} ls\n             {look} history {self._records[0].id}\n")
+        faults = self._faults()
+        seen, resolved = self._seen, sum(record.transition for record in self._records)
+        stages = f"{resolved} stages resolved"
+        if self._killed:
+            stages += f" ({self._resolved_before} before the kill, {resolved - self._resolved_before} after)"
+        print(
+            f"demo: {'FAILED' if faults else 'ok'} · {len(self._records)} processes, {stages}"
+            f" · files: {seen.files_created} created, {seen.files_left} left"
+            f" · responses: {seen.responses_created} created, {seen.responses_left} left"
+            f" · {seen.twice} duplicate effects" + "".join(f" · {fault}" for fault in faults)
+        )
+        return 1 if faults else 0
+
+    def _faults(self) -> list[str]:
+        seen = self._seen
+        unfinished = [record for record in self._records if record.condition is not Condition.FINISHED]
+        unanswered = sum(len(record.process.problems) for record in self._records)
+        expected = sum(len(batch.documents) for batch in self._batches)
+        checks = {
+            self._trouble: bool(self._trouble),
+            f"{len(unfinished)} processes did not finish": bool(unfinished),
+            f"{unanswered} documents have no answer": bool(unanswered),
+            "something was left behind": bool(seen.files_left or seen.responses_left),
+            "something was done twice": bool(seen.twice),
+            f"{expected} files and responses were to be created": (seen.files_created, seen.responses_created)
+            != (expected, expected),
+            "the worker was never killed while responses were pending": self._crash and not self._killed,
+        }
+        return [fault for fault, found in checks.items() if found]
+
+
+def _end(worker: subprocess.Popen[bytes]) -> None:
+    if worker.poll() is None:
+        worker.terminate()
+        try:
+            worker.wait(15)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()

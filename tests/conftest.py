@@ -1,0 +1,93 @@
+"""What the tests share: a few flows to fill in, and an app on a real SQLite store, in memory or in a file."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from enum import StrEnum, auto
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onward import END, Flow, Onward, Process, stage
+
+PATIENCE_S = 20.0  # a test that waits for longer hangs; none of them sleeps for its result
+IN_MEMORY = "sqlite:///:memory:"
+
+
+class Step(StrEnum):
+    """The shortest life: one stage."""
+
+    MAKE = auto()
+    DONE = auto()
+
+
+class Job(Process[Step]):
+    status: Step = Step.MAKE
+    note: str = ""
+    numbers: list[int] = []
+    extra: Any = None
+
+
+class Leg(StrEnum):
+    """A life with a way out: book, travel, and clean up when all is done or cancelled."""
+
+    BOOK = auto()
+    TRAVEL = auto()
+    CLEAN = auto()
+    OVER = auto()
+
+
+class Trip(Process[Leg]):
+    status: Leg = Leg.BOOK
+    log: list[str] = []
+
+
+def one_stage(handler: Callable[..., Any], *, lifespan: Any = None, name: str | None = None, **policies: Any) -> Flow[Step]:
+    """A flow of one stage; policies as in `stage`."""
+    return Flow(Job, {Step.MAKE: stage(handler, **policies), Step.DONE: END}, lifespan=lifespan, name=name)
+
+
+@asynccontextmanager
+async def opened(*flows: Flow[Any], url: str = IN_MEMORY, **options: Any) -> AsyncIterator[Onward]:
+    """An open app; whatever hangs inside is ended by a TimeoutError."""
+    async with asyncio.timeout(PATIENCE_S), Onward(url, flows, **options) as app:
+        yield app
+
+
+@asynccontextmanager
+async def working(app: Onward, **options: Any) -> AsyncIterator[asyncio.Task[None]]:
+    """A worker of `app` beside the test, cancelled at its end."""
+    task = asyncio.create_task(app.run(signals=False, **options))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def work_off(app: Onward, **options: Any) -> None:
+    """A worker that ends when there is nothing left to do."""
+    await app.run(until_idle=True, signals=False, **options)
+
+
+def kinds(entries: list[Any]) -> list[str]:
+    return [entry.kind for entry in entries]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "onward.db"
+
+
+@pytest.fixture(params=["memory", "file"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Both kinds of SQLite store, for what could differ between them."""
+    return IN_MEMORY if request.param == "memory" else f"sqlite:///{tmp_path / 'onward.db'}"
+
+
+@pytest.fixture
+def file_url(path: Path) -> str:
+    return f"sqlite:///{path}"

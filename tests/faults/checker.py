@@ -1,0 +1,263 @@
+"""Reads what the programs left: the database with nothing but sqlite3, and their books. Says what cannot have happened.
+
+C1 acknowledged means written · C2 versions without gap or twin · C3 the row is its last history · C4 epochs only grow, each
+granted once · C5 a later read sees what was acknowledged before · C6 effects · C7 all at rest · C8 the data's own log ·
+C9 no word of a bug in a program's log · C10 the file is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import ledger, trouble
+from .programs import Program, read_book
+
+EDGES = {(flow.name, edge.source, edge.target) for flow in (ledger.FLOW, trouble.FLOW) for edge in flow.edges()}
+BY_HANDLERS = ("moved", "not yet")  # kinds of commits that only a handler's return brings about
+WORDS_OF_A_BUG = (
+    "the engine failed", "never retrieved", "Exception in thread", "Fatal Python error", "malformed", "never awaited",
+    "Exception ignored", "Exception in callback", "disk image", "constraint failed",
+)  # fmt: skip
+VIOLATIONS_SHOWN = 20
+
+
+@dataclass
+class Verdict:
+    violations: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    takeovers: list[tuple[str, str, float]] = field(default_factory=list)  # (dead program, next one, when it was claimed)
+
+    def say(self, what: str, *about: object) -> None:
+        self.violations.append(" ".join([what, *map(str, about)]))
+
+    def assert_clean(self) -> Verdict:
+        shown = "\n".join(self.violations[:VIOLATIONS_SHOWN])
+        assert not self.violations, f"{len(self.violations)} violations, the first of them:\n{shown}"
+        return self
+
+
+@dataclass
+class Found:
+    """The database as one reading of it saw it."""
+
+    rows: dict[str, dict[str, Any]]
+    history: dict[str, list[dict[str, Any]]]
+    steps: dict[tuple[str, int, str], str]
+    integrity: str
+
+    @staticmethod
+    def read(folder: Path, *, deep: bool = True) -> Found:
+        with closing(sqlite3.connect(f"file:{folder}/onward.db?mode={'rw' if deep else 'ro'}", uri=True)) as connection:
+            connection.row_factory = sqlite3.Row
+            connection.execute("BEGIN")  # one snapshot for all that follows
+            rows = {row["id"]: dict(row) for row in connection.execute("SELECT * FROM onward_process")}
+            history: dict[str, list[dict[str, Any]]] = defaultdict(list)
+            for entry in connection.execute("SELECT * FROM onward_history ORDER BY process_id, version, seq"):
+                history[entry["process_id"]].append(dict(entry))
+            steps = {(s["process_id"], s["transition"], s["name"]): s["result"] for s in connection.execute("SELECT * FROM onward_step")}
+            integrity = connection.execute("PRAGMA integrity_check").fetchone()[0] if deep else "ok"
+            connection.execute("COMMIT")
+        return Found(rows, history, steps, integrity)
+
+
+def check(folder: Path, programs: Iterable[Program] = (), *, at_rest: bool = True, failed: Collection[str] = ()) -> Verdict:
+    """The whole check, after the last program has ended. `programs`: those that may have been killed or stopped.
+
+    `failed` are the ids that must have ended as failed, with an error; all others must have finished.
+    """
+    verdict, found = Verdict(), Found.read(folder)
+    books = {name: list(_books(folder, name)) for name in ("started", "acks", "claims", "effects", "once", "refused")}
+    excused = {p.boot for p in programs if p.exited == -9} | {p.boot for p in programs if p.stops}
+    _acknowledged(verdict, found, books)
+    _chains(verdict, found)
+    _grants(verdict, found, books)
+    _effects(verdict, found, books, excused)
+    _steps(verdict, found, books)
+    _data(verdict, found)
+    if at_rest:
+        _rest(verdict, found, failed)
+    for path in folder.glob("log-*"):
+        text = path.read_text(errors="replace")
+        verdict.violations += [f"C9 {path.name} says: {words}" for words in WORDS_OF_A_BUG if words in text]
+    if found.integrity != "ok":
+        verdict.say("C10", found.integrity)
+    _takeovers(verdict, found, books)
+    verdict.counts.update(f"refused {verb}" for _, verb, *_about in books["refused"])
+    verdict.counts.update(processes=len(found.rows), acks=len(books["acks"]), commits=sum(map(len, found.history.values())))
+    return verdict
+
+
+def look(folder: Path) -> Verdict:
+    """C5, and C1 to C3 while everything runs: the books are read first, so the database must know all that is in them."""
+    verdict = Verdict()
+    books = {name: list(_books(folder, name)) for name in ("started", "acks")}
+    found = Found.read(folder, deep=False)
+    _acknowledged(verdict, found, books)
+    _chains(verdict, found)
+    return verdict
+
+
+def _books(folder: Path, name: str) -> Iterable[list[Any]]:
+    """All lines of one kind of book, each behind the name of its program."""
+    for path in sorted(folder.glob(f"{name}-*")):
+        boot = path.name.partition("-")[2]
+        yield from ([boot, *line] for line in read_book(path))
+
+
+def _acknowledged(verdict: Verdict, found: Found, books: dict[str, list[list[Any]]]) -> None:
+    for boot, id, _ in books["started"]:
+        if id not in found.rows:
+            verdict.say("C1 started and lost:", id, "by", boot)
+    for boot, id, version, epoch, kind, status, _ in books["acks"]:
+        entry = next((e for e in found.history.get(id, ())[version : version + 1]), None)
+        if entry is None:
+            verdict.say("C1 acknowledged and lost:", id, "version", version, "by", boot)
+        elif (entry["epoch"], entry["kind"], entry["to_status"]) != (epoch, kind, status):
+            verdict.say("C1 acknowledged otherwise than written:", id, "version", version, "by", boot, "epoch", epoch, entry)
+
+
+def _chains(verdict: Verdict, found: Found) -> None:
+    if set(found.rows) != set(found.history):
+        verdict.say("C2 rows without history or history without row:", sorted(set(found.rows) ^ set(found.history)))
+    for id, entries in found.history.items():
+        if [entry["version"] for entry in entries] != list(range(len(entries))):
+            verdict.say("C2 versions of", id, "are", [entry["version"] for entry in entries])
+        for before, after in zip(entries, entries[1:], strict=False):
+            moved = after["kind"] in ("moved", "gave up", "deadline")
+            if after["from_status"] != before["to_status"] or after["transition"] != before["transition"] + moved:
+                verdict.say("C2 the chain of", id, "breaks at version", after["version"])
+            if after["epoch"] < before["epoch"]:
+                verdict.say("C4 the epoch of", id, "went back at version", after["version"])
+            if after["at"] < before["at"]:
+                verdict.say("C2 the time of", id, "went back at version", after["version"])
+        row = found.rows.get(id)
+        if row is None:
+            continue
+        if any((row["flow"], e["from_status"], e["to_status"]) not in EDGES for e in entries if e["kind"] == "moved"):
+            verdict.say("C2 a move of", id, "is not in the table")
+        last = entries[-1]
+        data = next((entry["data"] for entry in reversed(entries) if entry["data"] is not None), None)
+        kept = (last["version"], last["to_status"], last["transition"], data)
+        if (row["version"], row["status"], row["transition"], row["data"]) != kept:
+            verdict.say("C3 the row of", id, "is not its last history:", row["version"], row["status"], "but", *kept[:2])
+        if row["epoch"] < last["epoch"]:
+            verdict.say("C4 the row of", id, "has epoch", row["epoch"], "its history", last["epoch"])
+
+
+def _grants(verdict: Verdict, found: Found, books: dict[str, list[list[Any]]]) -> None:
+    """Each epoch is granted once, and what was committed in it was committed by the one who had it."""
+    owners: dict[tuple[str, int], str] = {}
+    for boot, id, epoch, _, _, owner, _ in books["claims"]:
+        if owners.setdefault((id, epoch), owner) != owner:
+            verdict.say("C4 epoch", epoch, "of", id, "was granted twice, also to", boot)
+        if id in found.rows and epoch > found.rows[id]["epoch"]:
+            verdict.say("C4 epoch", epoch, "of", id, "was granted and forgotten")
+    for _, _, id, *_visit, epoch, owner, _ in books["effects"]:
+        if owners.setdefault((id, epoch), owner) != owner:
+            verdict.say("C4 epoch", epoch, "of", id, "was used by two:", owner)
+    for id, entries in found.history.items():
+        for entry in entries[1:]:
+            if entry["actor"] != owners.get((id, entry["epoch"]), entry["actor"]):
+                verdict.say("C4 version", entry["version"], "of", id, "was committed by one who did not have it:", entry["actor"])
+
+
+def _effects(verdict: Verdict, found: Found, books: dict[str, list[list[Any]]], excused: set[str]) -> None:
+    begun: Counter[tuple[str, int, int]] = Counter()
+    ended: Counter[tuple[str, int, int]] = Counter()
+    who: dict[tuple[str, int, int], str] = {}
+    for boot, when, id, transition, key, _, epoch, _, _ in books["effects"]:
+        attempt = (id, transition, epoch)
+        (begun if when == "before" else ended)[attempt] += 1
+        who[attempt] = boot
+        if key != f"{id}:{transition}":
+            verdict.say("C6 the key of", id, "at transition", transition, "was", key)
+    committed: set[tuple[str, int, int]] = set()
+    for id, entries in found.history.items():
+        for before, entry in zip(entries, entries[1:], strict=False):
+            attempt = (id, before["transition"], entry["epoch"])
+            if entry["kind"] != "saved":
+                committed.add(attempt)
+            unseen = entry["from_status"] == "sent"  # the one stage whose handler keeps no books
+            if entry["kind"] in BY_HANDLERS and not unseen and not ended[attempt]:
+                verdict.say("C6 version", entry["version"], "of", id, "was committed without its effect")
+    released = {(id, epoch) for _, _, id, epoch, _ in books["refused"]}
+    for attempt in begun.keys() - committed:
+        if who[attempt] not in excused and (attempt[0], attempt[2]) not in released:
+            verdict.say("C6 an effect of", who[attempt], "which was neither killed nor fenced was not committed:", attempt)
+    for attempt, times in begun.items():
+        if times > 1:
+            verdict.say("C6 one attempt ran", times, "times:", attempt)
+    verdict.counts["effects again"] = len(begun) - len({(id, transition) for id, transition, _ in begun})
+
+
+def _steps(verdict: Verdict, found: Found, books: dict[str, list[list[Any]]]) -> None:
+    """A sub-step runs again only if no run of it was recorded; what a handler was told is what is recorded."""
+    runs: dict[tuple[str, int, str], list[tuple[int, str]]] = defaultdict(list)
+    for _, what, id, transition, name, epoch, token, _ in books["once"]:
+        if what == "ran":
+            runs[id, transition, name].append((epoch, token))
+    for _, what, id, transition, name, epoch, token, _ in books["once"]:
+        recorded = found.steps.get((id, transition, name))
+        if what == "known" and (recorded is None or json.loads(recorded) != token):
+            verdict.say("C6 the handler of", id, "was told", token, "for", name, "but recorded is", recorded)
+    for (id, transition, name), result in found.steps.items():
+        by = [epoch for epoch, token in runs[id, transition, name] if token == json.loads(result)]
+        if len(by) != 1:
+            verdict.say("C6 sub-step", name, "of", id, "has a record that", len(by), "runs made")
+        elif any(epoch > by[0] for epoch, _ in runs[id, transition, name]):
+            verdict.say("C6 sub-step", name, "of", id, "ran again after it was recorded, at transition", transition)
+    for step, made in runs.items():
+        if len({epoch for epoch, _ in made}) != len(made):
+            verdict.say("C6 sub-step", step, "ran twice in one attempt")
+    verdict.counts["steps"] = len(found.steps)
+    verdict.counts["steps again"] = sum(len(made) - 1 for made in runs.values())
+
+
+def _data(verdict: Verdict, found: Found) -> None:
+    """C8: the list that each process keeps of its own commits grows by exactly the one that was committed."""
+    for id, entries in found.history.items():
+        if id not in found.rows or found.rows[id]["flow"] != ledger.FLOW.name:
+            continue
+        log: list[list[Any]] = []
+        for entry in entries[1:]:
+            if entry["kind"] in (*BY_HANDLERS, "saved"):
+                log = [*log, [entry["version"] - 1, entry["from_status"]]]
+            if entry["data"] is not None and json.loads(entry["data"])["log"] != log:
+                verdict.say("C8 the log of", id, "at version", entry["version"], "is", json.loads(entry["data"])["log"])
+                break
+        data = json.loads(found.rows[id]["data"])
+        if data["log"] != log:
+            verdict.say("C8 the log of", id, "is", data["log"], "and should be", log)
+        for label, token in data["tokens"].items():
+            transition, _, name = label.partition(":")
+            if json.loads(found.steps.get((id, int(transition), name), "null")) != token:
+                verdict.say("C8", id, "keeps", token, "for", label, "which is not what is recorded")
+
+
+def _rest(verdict: Verdict, found: Found, failed: Collection[str]) -> None:
+    for id, row in found.rows.items():
+        wanted = "failed" if id in failed else "finished"
+        if row["condition"] != wanted or row["owner"] is not None or row["due_at"] is not None:
+            state = (row["status"], row["owner"], row["due_at"], row["error"])
+            verdict.say("C7", id, "should be", wanted, "and is", row["condition"], *state)
+        if wanted == "failed" and not row["error"]:
+            verdict.say("C7", id, "failed and does not say why")
+
+
+def _takeovers(verdict: Verdict, found: Found, books: dict[str, list[list[Any]]]) -> None:
+    """A takeover is a claim with more attempts than its last commit left: the one before it ended without a word."""
+    claims = {(id, epoch): (boot, at) for boot, id, epoch, _, _, _, at in books["claims"]}
+    for boot, id, epoch, version, attempt, _, at in books["claims"]:
+        entry = next(iter(found.history.get(id, ())[version : version + 1]), None)
+        left = entry["attempt"] if entry is not None and entry["kind"] == "retry" else 0
+        if entry is not None and entry["kind"] != "saved" and attempt > left + 1:
+            verdict.counts["takeovers"] += 1
+            if (id, epoch - 1) in claims:
+                verdict.takeovers.append((claims[id, epoch - 1][0], boot, at))

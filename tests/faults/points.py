@@ -1,0 +1,304 @@
+"""Crash points: names for the instants at which a program may be killed, stopped, delayed or answered with an error.
+
+Nothing is planted in the engine. A child program wraps its functions before it opens the store, and the instants inside
+a statement of the database are reached by temporary triggers. `CRASH=point:hit:action` arms one: `hit` 3 is the third time,
+3+ every third time; the action is kill, stop, raise, or sleep=seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import onward.store.sqlite as sqlite_module
+import onward.store.writer as writer_module
+import onward.worker as worker_module
+from onward.context import Context
+from onward.decide import Change
+from onward.errors import Fenced
+from onward.process import Record
+from onward.store.sqlite import SqliteStore
+from onward.store.writer import Writer
+from onward.worker import Worker
+
+if TYPE_CHECKING:
+    from .ledger import Books
+
+POINTS = {
+    "migrate-begin": "the file is there, the schema is not",
+    "migrate-within": "between two statements of the migration",
+    "open-done": "the store is open, nothing was done with it",
+    "insert-row": "a process is inserted, its history is not",
+    "insert-durable": "processes are started, nobody was told",
+    "claim-row": "inside the claim's transaction",
+    "claim-done": "the claim is durable, no handler has begun",
+    "attempt-begin": "before a handler is called",
+    "effect-begun": "in a handler, before its effect",
+    "effect-done": "in a handler, after its effect",
+    "attempt-done": "the handler returned, nothing is handed to the store",
+    "commit-asked": "the commit is handed over",
+    "group-begin": "on the writer's thread, under the lock, before the statement",
+    "commit-row": "inside the commit's statement: the row is written, its history is not",
+    "commit-history": "inside the commit's statement: row and history are written",
+    "group-durable": "the commit is durable, the lock is still held",
+    "landing": "the verdicts are on their way into the event loop",
+    "commit-done": "the worker knows its verdict, no observer does",
+    "told": "the observers know",
+    "step-acted": "a sub-step was done and is not recorded",
+    "step-recorded": "a sub-step is recorded, its handler does not know",
+    "save-asked": "before a save in mid-stage",
+    "save-done": "after a save in mid-stage",
+    "renew-begin": "before a heartbeat",
+    "renew-within": "inside a heartbeat's transaction",
+    "renew-done": "after a heartbeat",
+    "checkpoint-begin": "before the write-ahead log is moved into the file",
+    "checkpoint-within": "somewhere inside that (by another thread)",
+    "checkpoint-done": "after it",
+    "drain": "a worker was told to stop",
+    "release-begin": "before a lease is given back",
+    "release-done": "after it",
+    "close-begin": "before the store is closed",
+}
+
+# Only at these does the program hold the lock that all writers of the file share.
+UNDER_THE_LOCK = frozenset({"group-begin", "claim-row", "commit-row", "commit-history", "group-durable", "renew-within"})
+
+
+class Planted(sqlite3.OperationalError):
+    """What `raise` raises: for the engine an error like any other of the database's."""
+
+
+@dataclass
+class Trap:
+    point: str
+    hit: int
+    every: bool
+    action: str
+    books: Books
+    hits: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def reached(self) -> None:
+        with self.lock:
+            self.hits += 1
+            if not (self.hits == self.hit or (self.every and self.hits % self.hit == 0)):
+                return
+        self.books.note("reached", self.point, self.hits, self.action)
+        match self.action:
+            case "kill":
+                _signal_myself(signal.SIGKILL)
+            case "stop":
+                _signal_myself(signal.SIGSTOP)
+            case "raise":
+                raise Planted(f"planted at {self.point}, hit {self.hits}")
+            case _:
+                time.sleep(float(self.action.removeprefix("sleep=")))
+
+
+_trap: Trap | None = None
+
+
+def trip(point: str) -> None:
+    """This is the instant `point`. Does nothing unless it is armed."""
+    if _trap is not None and _trap.point == point:
+        _trap.reached()
+
+
+def _signal_myself(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(0.01)  # it may reach another thread first; nothing may happen on this one before that
+
+
+def arm(books: Books, spec: str) -> None:
+    """Wraps the engine of this program, and keeps books of what is claimed and refused. `spec` '' arms nothing."""
+    global _trap
+    if spec:
+        point, hit, action = spec.split(":")
+        if point not in POINTS:
+            raise ValueError(f"no such crash point: {point}")
+        _trap = Trap(point, int(hit.rstrip("+")), hit.endswith("+"), action, books)
+    _wrap_opening()
+    _wrap_writer()
+    _wrap_verbs(books)
+    _wrap_worker()
+
+
+# -- where the points are -----------------------------------------------------------------------------------------
+
+
+def _wrap_opening() -> None:
+    connect, opened, closed = SqliteStore._connect_and_migrate, SqliteStore.open, SqliteStore.close
+    statements = sqlite_module.statements
+
+    def connect_and_spy(self: SqliteStore) -> sqlite3.Connection:
+        trip("migrate-begin")
+        connection = connect(self)
+        _spy(connection)
+        return connection
+
+    def split(script: str) -> Iterator[str]:
+        for statement in statements(script):
+            yield statement
+            trip("migrate-within")
+
+    async def open_and_trip(self: SqliteStore) -> None:
+        await opened(self)
+        trip("open-done")
+
+    async def trip_and_close(self: SqliteStore) -> None:
+        trip("close-begin")
+        await closed(self)
+
+    _put(SqliteStore, "_connect_and_migrate", connect_and_spy)
+    _put(sqlite_module, "statements", split)
+    _put(SqliteStore, "open", open_and_trip)
+    _put(SqliteStore, "close", trip_and_close)
+
+
+def _spy(connection: sqlite3.Connection) -> None:
+    """Reaches the instants inside a statement. BEFORE the history's insert, the row is written already."""
+    connection.create_function("trip", 1, trip)
+    for name, event, point in (
+        ("started", "BEFORE INSERT ON main.onward_history WHEN new.version = 0", "insert-row"),
+        ("committing", "BEFORE INSERT ON main.onward_history WHEN new.version > 0", "commit-row"),
+        ("committed", "AFTER INSERT ON main.onward_history WHEN new.version > 0", "commit-history"),
+        ("claimed", "AFTER UPDATE OF epoch ON main.onward_process WHEN new.owner IS NOT NULL", "claim-row"),
+    ):
+        connection.execute(f"CREATE TEMP TRIGGER spy_{name} {event} BEGIN SELECT trip('{point}'); END")
+
+
+def _wrap_writer() -> None:
+    together, land, checkpoint = Writer._write_together, Writer._land, Writer._checkpoint
+    transaction = sqlite_module.transaction
+
+    def write_together(self: Writer, connection: sqlite3.Connection, batch: list[Any]) -> None:
+        trip("group-begin")
+        together(self, connection, batch)
+        trip("group-durable")
+
+    def trip_and_land(self: Writer, batch: list[Any]) -> None:
+        trip("landing")
+        land(self, batch)
+
+    def checkpoint_and_trip(self: Writer, connection: sqlite3.Connection, written: int) -> None:
+        due = self._since_checkpoint + written + 5 > writer_module.CHECKPOINT_AFTER
+        if due:
+            trip("checkpoint-begin")
+            threading.Thread(target=trip, args=("checkpoint-within",), daemon=True).start()
+        checkpoint(self, connection, written)
+        if due:
+            trip("checkpoint-done")
+
+    @contextmanager
+    def transaction_and_trip(connection: sqlite3.Connection) -> Iterator[None]:
+        with transaction(connection):
+            yield
+            if threading.current_thread().name == "onward-heartbeat":
+                trip("renew-within")
+
+    _put(Writer, "_write_together", write_together)
+    _put(Writer, "_land", trip_and_land)
+    _put(Writer, "_checkpoint", checkpoint_and_trip)
+    _put(sqlite_module, "transaction", transaction_and_trip)
+
+
+def _wrap_verbs(books: Books) -> None:
+    insert, claim, commit, renew = SqliteStore.insert, SqliteStore.claim, SqliteStore.commit, SqliteStore.renew
+    release, record_step, save = SqliteStore.release, SqliteStore.record_step, Context.save
+
+    async def insert_and_trip(self: SqliteStore, *arguments: Any) -> list[bool]:
+        fresh = await insert(self, *arguments)
+        trip("insert-durable")
+        return fresh
+
+    async def claim_and_note(self: SqliteStore, *arguments: Any) -> list[Record]:
+        records = await claim(self, *arguments)
+        for record in records:
+            books.note("claims", record.id, record.epoch, record.version, record.attempt, record.owner)
+        if records:
+            trip("claim-done")
+        return records
+
+    async def trip_and_commit(self: SqliteStore, record: Record, change: Change) -> Record:
+        trip("commit-asked")
+        after: Record = await _noted(commit(self, record, change), record, "commit")
+        return after
+
+    async def _noted(write: Awaitable[Any], record: Record, verb: str) -> Any:
+        try:
+            return await write
+        except Fenced:
+            books.note("refused", verb, record.id, record.epoch)
+            raise
+
+    def renew_and_note(self: SqliteStore, owner: str, held: Mapping[str, int], lease: timedelta) -> set[str]:
+        trip("renew-begin")
+        lost = renew(self, owner, held, lease)
+        for id in lost:
+            books.note("refused", "renew", id, held[id])
+        trip("renew-done")
+        return lost
+
+    async def release_and_note(self: SqliteStore, records: Sequence[Record], **how: Any) -> None:
+        trip("release-begin")
+        await release(self, records, **how)
+        for record in records:
+            found = await self.get(record.id)
+            verb = "released" if found is not None and found.epoch == record.epoch else "release"
+            books.note("refused", verb, record.id, record.epoch)
+        trip("release-done")
+
+    async def step_and_trip(self: SqliteStore, record: Record, name: str, result: str) -> None:
+        trip("step-acted")
+        await _noted(record_step(self, record, name, result), record, "record_step")
+        trip("step-recorded")
+
+    async def save_and_trip(self: Context) -> None:
+        trip("save-asked")
+        await save(self)
+        trip("save-done")
+
+    _put(SqliteStore, "insert", insert_and_trip)
+    _put(SqliteStore, "claim", claim_and_note)
+    _put(SqliteStore, "commit", trip_and_commit)
+    _put(SqliteStore, "renew", renew_and_note)
+    _put(SqliteStore, "release", release_and_note)
+    _put(SqliteStore, "record_step", step_and_trip)
+    _put(Context, "save", save_and_trip)
+
+
+def _wrap_worker() -> None:
+    run_attempt, tell, drain = worker_module.run_attempt, worker_module.tell, Worker.drain
+
+    async def attempt_and_trip(*arguments: Any) -> Any:
+        trip("attempt-begin")
+        outcome = await run_attempt(*arguments)
+        trip("attempt-done")
+        return outcome
+
+    def tell_and_trip(*arguments: Any) -> None:
+        trip("commit-done")
+        tell(*arguments)
+        trip("told")
+
+    def trip_and_drain(self: Worker) -> None:
+        trip("drain")
+        drain(self)
+
+    _put(worker_module, "run_attempt", attempt_and_trip)
+    _put(worker_module, "tell", tell_and_trip)
+    _put(Worker, "drain", trip_and_drain)
+
+
+def _put(owner: Any, name: str, wrapped: Callable[..., Any]) -> None:
+    """In place of what is there: an engine that was rebuilt must be noticed here, not pass without being tested."""
+    assert callable(getattr(owner, name, None)), name
+    setattr(owner, name, wrapped)

@@ -1,0 +1,98 @@
+"""What a child program of the nursery does. It ends by itself: when its work is done, when it is told to, or by its trap."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import onward.store.sqlite as sqlite_module
+import onward.store.writer as writer_module
+import onward.worker as worker_module
+from onward import Flow, Onward, StoreError
+
+from . import ledger, points, trouble
+
+PORTION = 10  # processes of one insert
+TRIES_MAX = 20
+T = TypeVar("T")
+
+FLOWS: list[Flow[Any]] = [ledger.FLOW, trouble.FLOW]
+CONSTANTS = {  # what an order may make small, so that a test need not wait
+    "CHECKPOINT_AFTER": (writer_module,),
+    "BUSY_S": (writer_module, sqlite_module),
+    "IGNORED_S": (worker_module,),
+}
+
+
+def play(order: dict[str, Any]) -> int:
+    """Plays the role that the order names; its exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    ledger.BOOKS = ledger.Books(Path(order["folder"]), order["boot"])
+    for name, value in order.get("constants", {}).items():
+        for module in CONSTANTS[name]:
+            assert hasattr(module, name), name
+            setattr(module, name, value)
+    points.arm(ledger.BOOKS, os.environ["CRASH"])
+    role = {"work": work, "feed": feed}[order["role"]]
+    asyncio.run(role(order))
+    return 0
+
+
+def app(order: dict[str, Any]) -> Onward:
+    return Onward(order["store"], FLOWS, observers=[ledger.BOOKS.acknowledged])
+
+
+async def work(order: dict[str, Any]) -> None:
+    """A worker; it may start some processes first. `drain_after`: it is told to stop that many seconds after it began."""
+    async with app(order) as one:
+        if "start" in order:
+            await _start(one, ledger.processes(**order["start"]))
+        if "drain_after" in order:
+            asyncio.get_running_loop().call_later(order["drain_after"], os.kill, os.getpid(), signal.SIGTERM)
+        await one.run(
+            until_idle=order.get("until_idle", False),
+            lease=order["lease"],
+            grace=order.get("grace", 10.0),
+            concurrency=order.get("concurrency", 100),
+        )
+
+
+async def feed(order: dict[str, Any]) -> None:
+    """Starts `portion` new processes whenever fewer than `enough` are unfinished, until it is told to stop."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    draw = random.Random(order["seed"])
+    async with app(order) as one:
+        while not stop.is_set():
+            try:
+                waiting = sum(count.number for count in await one.counts() if count.condition not in ("finished", "failed"))
+                if waiting < order["enough"]:
+                    await _start(one, ledger.processes(draw.randrange(10**9), order["portion"]))
+            except StoreError as error:  # it was told so: nothing was acknowledged
+                logging.warning("could not start: %s", error)
+            try:
+                await asyncio.wait_for(stop.wait(), 0.05)
+            except TimeoutError:
+                pass
+
+
+async def _start(one: Onward, processes: Sequence[ledger.Ledger]) -> None:
+    for begin in range(0, len(processes), PORTION):
+        for record in await _insisting(lambda begin=begin: one.start_many(processes[begin : begin + PORTION])):  # type: ignore[misc]
+            ledger.BOOKS.note("started", record.id)
+
+
+async def _insisting(act: Callable[[], Awaitable[T]]) -> T:
+    """As a caller should who was told that the store is in trouble: once more, for what he asks can be asked again."""
+    for _ in range(TRIES_MAX):
+        try:
+            return await act()
+        except StoreError as error:
+            logging.warning("tried again: %s", error)
+    return await act()

@@ -1,0 +1,65 @@
+"""SIGKILL at every named point, the first, second and third time it is reached; then a clean worker, then the checker.
+
+All runs are made by two threads beforehand, because a run mostly waits for the dead worker's leases; each test is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from .checker import check
+from .points import POINTS
+from .programs import Nursery
+
+LEASE_S = 0.4
+NUMBER = 30
+ONCE_IN_A_LIFE = {"migrate-begin", "open-done", "drain", "close-begin"}
+WHILE_DRAINING = {"drain", "release-begin", "release-done"}
+HEALED_WITHIN_S = 10.0  # three leases, and what a busy machine adds
+
+CASES = [(point, hit) for point in POINTS for hit in (1, 2, 3) if hit == 1 or point not in ONCE_IN_A_LIFE]
+
+
+def run(nursery: Nursery, folder: Path, point: str, hit: int) -> None:
+    start = {"seed": 100 + hit, "number": NUMBER, "pace": 0.03}
+    drain = {"drain_after": 0.1, "grace": 0.0 if hit == 2 else 5.0} if point in WHILE_DRAINING else {}
+    victim = nursery.start(
+        "work",
+        folder,
+        start=start,
+        lease=0.2,
+        until_idle=True,
+        crash=f"{point}:{hit}:kill",
+        constants={"CHECKPOINT_AFTER": 60},
+        **drain,
+    )
+    assert victim.wait() == -9, f"{point} was not reached {hit} times\n{victim.log()}"
+    assert [line[:2] for line in victim.book("reached")] == [[point, hit]]
+    healer = nursery.start("work", folder, start=start, lease=LEASE_S, until_idle=True)
+    assert healer.wait() == 0, healer.log()
+    verdict = check(folder, [victim, healer]).assert_clean()
+    assert verdict.counts["processes"] == NUMBER
+    assert healer.exited_at - healer.born_at < HEALED_WITHIN_S
+
+
+@pytest.fixture(scope="module")
+def runs(
+    nursery: Nursery, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[dict[tuple[str, int], Future[None]]]:
+    asked = [item.callspec.params["case"] for item in request.session.items if "case" in getattr(item, "callspec", _NONE).params]
+    with ThreadPoolExecutor(2) as pool:
+        yield {case: pool.submit(run, nursery, tmp_path_factory.mktemp(case[0]), *case) for case in asked}
+        pool.shutdown(cancel_futures=True)
+
+
+class _NONE:
+    params: dict[str, object] = {}
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{point}-{hit}" for point, hit in CASES])
+def test_killed_at(runs: dict[tuple[str, int], Future[None]], case: tuple[str, int]) -> None:
+    runs[case].result()

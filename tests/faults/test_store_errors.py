@@ -1,0 +1,47 @@
+"""A database that answers with an error, before it acted or after: the second is the most useful fault there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .checker import Found, check
+from .programs import Nursery
+
+NUMBER = 60
+POINTS = (
+    "group-begin",
+    "insert-row",
+    "claim-row",
+    "commit-row",
+    "commit-history",
+    "group-durable",
+    "checkpoint-begin",
+    "checkpoint-done",
+    "renew-begin",
+    "renew-within",
+    "renew-done",
+)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_trouble_with_the_store_loses_nothing_and_is_never_the_fault_of_a_process(
+    nursery: Nursery, tmp_path: Path, point: str
+) -> None:
+    worker = nursery.start(
+        "work",
+        tmp_path,
+        start={"seed": 7, "number": NUMBER, "pace": 0.1},
+        lease=0.4,
+        until_idle=True,
+        crash=f"{point}:3+:raise",
+        constants={"CHECKPOINT_AFTER": 60},
+    )
+    assert worker.wait() == 0, worker.log()
+    assert len(worker.book("reached")) >= 2
+    verdict = check(tmp_path, [worker]).assert_clean()
+    assert verdict.counts["processes"] == NUMBER
+    reasons = [e["reason"] for entries in Found.read(tmp_path).history.values() for e in entries if e["kind"] == "retry"]
+    assert reasons and all(reason.startswith("Planned: ") for reason in reasons)
+    print(point, len(worker.book("reached")), worker.exited_at-worker.born_at, verdict.counts["takeovers"])
