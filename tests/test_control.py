@@ -159,7 +159,7 @@ async def test_start_without_an_id_makes_one() -> None:
 async def test_start_in_mid_flow_is_possible_but_at_an_end_it_is_refused() -> None:
     async with opened(trip_flow()) as app:
         assert (await app.start(Trip(status=Leg.CLEAN))).status == "clean"
-        with pytest.raises(InvalidData, match="over") as caught:
+        with pytest.raises(InvalidData, match="over before it began") as caught:
             await app.start(Trip(id="z", status=Leg.OVER))
 
         assert "status" in str(caught.value)
@@ -699,8 +699,7 @@ async def test_each_verb_works_where_it_makes_sense_and_else_says_what_would(fil
             else:
                 with pytest.raises(Refused, match=f"cannot {verb} job {verb}: it is {condition}, at {before.status}") as caught:
                     await getattr(app, verb)(verb)
-                assert caught.value.hint
-                assert verb in caught.value.hint
+                assert "onward" in caught.value.hint
                 assert (await app.get(verb)).version == before.version
 
 

@@ -11,7 +11,6 @@ from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticSerializationError
 
 from onward.errors import InvalidData
 from onward.flow import Flow
@@ -21,6 +20,8 @@ FAULTS_MAX = 5  # as many fields are named in one message
 
 # id and status have columns of their own; kept twice they could differ.
 _OWN_COLUMNS = {"id", "status"}
+# Where these stand in the JSON, something may have been replaced in silence: a secret, or a key with a lone surrogate.
+_REPLACED = ("**********", "���")
 # What a log, a terminal or a database may choke on: control characters (but newline and tab) and lone surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
@@ -38,9 +39,11 @@ def encode(flow: Flow[Any], process: Any, id: str, status: str) -> tuple[str, An
     Raises InvalidData, naming the fields or the limit.
     """
     try:
-        data: str = process.__pydantic_serializer__.to_json(process, exclude=_OWN_COLUMNS, warnings=False).decode()
-    except (PydanticSerializationError, ValueError, RecursionError, UnicodeError) as error:
-        raise InvalidData(f"{flow.name} {id}: its data cannot be written as JSON: {printable(str(error))}") from None
+        data: str = process.__pydantic_serializer__.to_json(
+            process, exclude=_OWN_COLUMNS, by_alias=False, round_trip=True, warnings=False
+        ).decode()
+    except Exception as error:  # serializers and validators are the user's code as well, and may raise anything
+        raise InvalidData(f"{flow.name} {id}: its data cannot be written as JSON: {_said(error)}") from None
     if len(data) > PAYLOAD_MAX:
         raise InvalidData(
             f"{flow.name} {id}: its data is {len(data):,} characters of JSON, the limit PAYLOAD_MAX is {PAYLOAD_MAX:,}",
@@ -48,7 +51,10 @@ def encode(flow: Flow[Any], process: Any, id: str, status: str) -> tuple[str, An
         )
     if "NaN" in data or "Infinity" in data:
         _refuse_constants(flow, id, data)
-    return data, decode(flow, id, status, data)
+    copy = decode(flow, id, status, data)
+    if any(sign in data for sign in _REPLACED):
+        _refuse_replaced(flow, id, process, copy)
+    return data, copy
 
 
 def decode(flow: Flow[Any], id: str, status: str, data: str) -> Any:
@@ -58,11 +64,14 @@ def decode(flow: Flow[Any], id: str, status: str, data: str) -> Any:
     head = f'{{"id":{_quoted(id)},"status":{_quoted(status)}'
     text = f"{head}}}" if data == "{}" else f"{head},{data[1:]}"
     try:
-        return flow.model.__pydantic_validator__.validate_json(text)
+        process = flow.model.__pydantic_validator__.validate_json(text, by_alias=False, by_name=True)
     except ValidationError as error:
         raise InvalidData(f"{flow.name} {id}: its data does not fit {flow.model.__name__}: {_faults(error)}") from None
-    except (ValueError, RecursionError, UnicodeError) as error:
-        raise InvalidData(f"{flow.name} {id}: its data cannot be read: {printable(str(error))}") from None
+    except Exception as error:
+        raise InvalidData(f"{flow.name} {id}: its data cannot be read: {_said(error)}") from None
+    if process.id != id or process.status != status:  # a name twice in one object: the last one wins
+        raise InvalidData(f"{flow.name} {id}: its data holds another id or status than its row")
+    return process
 
 
 def to_dict(process: BaseModel) -> dict[str, Any]:
@@ -74,7 +83,24 @@ def _refuse_constants(flow: Flow[Any], id: str, data: str) -> None:
     def refuse(constant: str) -> None:
         raise InvalidData(f"{flow.name} {id}: its data holds {constant}, which JSON does not have")
 
-    json.loads(data, parse_constant=refuse)
+    json.loads(data, parse_constant=refuse, parse_int=str)  # an integer may have more digits than Python reads
+
+
+def _refuse_replaced(flow: Flow[Any], id: str, process: Any, copy: Any) -> None:
+    before, after = ({**one.__dict__, **(one.__pydantic_extra__ or {})} for one in (process, copy))
+    for field in after.keys() - _OWN_COLUMNS:
+        if before.get(field) != after[field]:
+            raise InvalidData(
+                f"{flow.name} {id}: its data would come back with another {printable(field)} than was written",
+                hint="keep no secrets and no lone surrogates in a process, but the names under which they are found",
+            )
+
+
+def _said(error: Exception) -> str:
+    try:
+        return printable(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
+    except Exception:
+        return type(error).__name__
 
 
 def _faults(error: ValidationError) -> str:

@@ -57,7 +57,7 @@ class Control:
         records = []
         for begin in range(0, len(rows), START_MAX):
             portion = rows[begin : begin + START_MAX]
-            fresh = await self.store.insert(portion, actor or default_actor())
+            fresh = await self.store.insert(portion, _who(actor))
             for row, new in zip(portion, fresh, strict=True):
                 if not new:
                     await self._same_input(row)
@@ -73,17 +73,27 @@ class Control:
             raise InvalidData(
                 f"the id {printable(process.id, 40)!r} is empty, longer than {ID_CHARS_MAX} characters or not printable"
             )
-        status = flow.status_type(process.status)
+        try:
+            status = flow.status_type(process.status)
+        except ValueError:
+            raise InvalidData(f"{flow.name} {process.id}: its status {process.status!r} is none of its flow") from None
+        if flow.is_end(status.value):
+            raise InvalidData(
+                f"{flow.name} {process.id}: started at its end, status {status.value!r}, it would be over before it began"
+            )
         data, _ = encode(flow, process, process.id, status.value)
         return NewProcess(process.id, flow.name, status.value, data)
 
     async def _same_input(self, row: NewProcess) -> None:
-        entries = await self.store.history(row.id, limit=1)
-        first = entries[0]
+        [first] = await self.store.history(row.id, limit=1)
         record = await self._row(row.id)
-        same = (
-            record.flow == row.flow and first.to_status == row.status and json.loads(first.data or "null") == json.loads(row.data)
-        )
+        same = record.flow == row.flow and first.to_status == row.status
+        if same and first.data != row.data:  # as the model of today reads it: a new field with a default is no other input
+            flow = self.flows[row.flow]
+            try:
+                same = decode(flow, row.id, row.status, first.data or "") == decode(flow, row.id, row.status, row.data)
+            except InvalidData:
+                same = False
         if not same:
             raise Conflict(
                 f"process {row.id} exists already and was started with other input",
@@ -125,8 +135,8 @@ class Control:
             flows=() if flow is None else (flow,),
             statuses=tuple(str(one) for one in statuses),
             conditions=() if Condition.ORPHANED in wanted else tuple(wanted),
-            prefix=prefix,
-            before=before,
+            prefix=printable(prefix),
+            before=printable(before),
             limit=limit,
         )
         found: list[Record] = []
@@ -135,7 +145,7 @@ class Control:
             found += [record for record in map(self._seen, page) if not wanted or record.condition in wanted]
             if len(found) >= limit or len(page) < limit:
                 return found[:limit]
-            search = Search(search.flows, search.statuses, search.conditions, prefix, page[-1].id, limit)
+            search = Search(search.flows, search.statuses, search.conditions, search.prefix, page[-1].id, limit)
 
     async def counts(self) -> list[Count]:
         """How many processes of each flow stand at which status in which condition."""
@@ -151,18 +161,21 @@ class Control:
 
     async def history(self, id: str, *, after: int = -1, limit: int = PAGE_MAX) -> list[Entry]:
         """What happened to it after version `after`, oldest first. NotFound."""
-        await self._row(id)
-        return await self.store.history(id, after, min(max(limit, 1), PAGE_MAX))
+        record = await self._row(id)
+        return await self.store.history(id, min(max(after, -1), record.version), min(max(limit, 1), PAGE_MAX))
 
     async def data_at(self, id: str, version: int) -> Any:
-        """The data as it was after that version, as plain JSON values. NotFound."""
+        """The data as it was after that version, as plain JSON values. NotFound, or InvalidData where it is no JSON."""
         record = await self._row(id)
-        data = await self.store.data_at(id, version)
+        data = await self.store.data_at(id, version) if 0 <= version <= record.version else None
         if data is None:
             raise NotFound(
                 f"process {id} has no version {version}; its last one is {record.version}", hint=f"onward history {id}"
             )
-        return json.loads(data)
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise InvalidData(f"{record.flow} {id}: its data at version {version} cannot be read: {printable(str(error))}") from None
 
     async def explain(self, id: str) -> str:
         """One sentence: why it is not moving. NotFound."""
@@ -207,13 +220,14 @@ class Control:
                 hint=f"look again: onward show {id}",
             )
         note = printable(reason, REASON_CHARS_MAX) or None
-        after = await self.store.act(record, decision(record), printable(actor, REASON_CHARS_MAX) or default_actor(), note)
+        after = await self.store.act(record, decision(record), _who(actor), note)
         return self._seen(after)
 
     # -- between rows and what people see ---------------------------------------------------------------------
 
     async def _row(self, id: str) -> Record:
-        record = await self.store.get(id)
+        # An id that `start` refuses names nothing, and a database may choke on it.
+        record = await self.store.get(id) if printable(id, ID_CHARS_MAX) == id else None
         if record is None:
             raise NotFound(f"there is no process {printable(id, 80)!r}", hint="what there is: onward ls")
         return record
@@ -237,6 +251,10 @@ class Control:
             except InvalidData as error:
                 record.error = record.error or str(error)
         return record
+
+
+def _who(actor: str) -> str:
+    return printable(actor, REASON_CHARS_MAX) or default_actor()
 
 
 def default_actor() -> str:

@@ -20,7 +20,8 @@ def explain(record: Record, flow: Flow[Any] | None) -> str:
         case Condition.FINISHED:
             return f"{head}: it reached its end {since} ago."
         case Condition.CANCELLED:
-            return f"{head}: a person ended it {since} ago, and no handler will run again."
+            how = "it was cancelled, cleaned up and" if record.cancelling else "a person"
+            return f"{head}: {how} ended {'' if record.cancelling else 'it '}{since} ago; no handler will run again."
         case Condition.FAILED:
             after = f"once the cause is mended, `onward retry {record.id}` goes on from here"
             return f"{head}: {record.error or 'no reason was recorded'}. It waits for a person; {after}."

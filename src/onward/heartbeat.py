@@ -76,8 +76,8 @@ class Heartbeat:
             logger.warning("the leases of %d processes could not be renewed: %s", len(held), error)
             return
         self.renewed_at = sent_at
-        if lost and not self._over.is_set():
-            self._loop.call_soon_threadsafe(self._lost, {id: held[id] for id in lost})
+        if lost:
+            self._in_the_loop(self._lost, {id: held[id] for id in lost})
 
     _stalled_since = 0.0
 
@@ -85,8 +85,7 @@ class Heartbeat:
         now = self._monotonic()
         if self._answered:
             self._answered, self._asked_at, self._stalled_since = False, now, 0.0
-            if not self._over.is_set() and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._answer)
+            self._in_the_loop(self._answer)
         elif now - self._asked_at >= LOOK_S and not self._stalled_since:
             self._stalled_since = self._asked_at
             logger.warning(
@@ -95,6 +94,12 @@ class Heartbeat:
                 now - self._asked_at,
                 self._where(),
             )
+
+    def _in_the_loop(self, function: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:  # it is closed: this worker is over
+            self._over.set()
 
     def _answer(self) -> None:
         self._answered = True

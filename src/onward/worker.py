@@ -90,11 +90,9 @@ class Worker:
             await self._equip(equipment, self._flows.values())
             try:
                 await self._work(until_idle)
-            except asyncio.CancelledError:
+            finally:
                 self.drain()
                 await self._let_go()
-                raise
-            await self._let_go()
 
     async def check(self, record: Record) -> Record | None:
         """Drives this one process now, if it is due, until it rests. None if it cannot be had."""
@@ -104,9 +102,8 @@ class Worker:
                 for claimed in await self._claim(1, [record.id]):
                     return await asyncio.shield(self._begin(claimed))
             finally:
-                if self._held:
-                    self.drain()
-                    await self._let_go()
+                self.drain()
+                await self._let_go()
         return None
 
     def drain(self) -> None:
@@ -171,12 +168,17 @@ class Worker:
     async def _let_go(self) -> None:
         """Waits for what runs, as long as the grace lasts, then cancels it. Nothing stays claimed."""
         tasks = {held.task for held in self._held.values()}
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=self._grace.total_seconds())
-            for task in late:
+        try:
+            if tasks:
+                _, tasks = await asyncio.wait(tasks, timeout=self._grace.total_seconds())
+        finally:  # the grace is over, or somebody lost patience
+            for task in tasks:
                 task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=IGNORED_S)
+            if tasks:
+                await asyncio.wait(tasks, timeout=IGNORED_S)
+        for held in list(self._held.values()):  # cancelled before they had begun
+            if held.task.done():
+                await self._release(held, begun=False)
 
     # -- one process ------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from onward.demo.flow import Batch, Document, Status, check_status
 from onward.demo.service import RealApi, Seen, Service, StandIn
 from onward.demo.show import Show, open_show
 from onward.errors import NotFound
+from onward.testing.openai_standin import NOTICE
 
 FOLDER = Path("onward-demo")
 QUESTIONS = ("What was decided?", "What was the problem?", "What happens next?")
@@ -184,7 +185,9 @@ class Demo:
             batch = record.process
             print(f"\n{record.id}  {batch.question}")
             for name, answer in batch.answers.items():
-                print(f"  {name}: {printable(' '.join(answer.split()), ANSWER_CHARS_MAX)}")
+                # The stand-in begins each answer by saying what it is; that was said at the top.
+                said = " ".join(line for line in answer.splitlines() if not line.startswith(f"({NOTICE}"))
+                print(f"  {name}: {printable(said, ANSWER_CHARS_MAX)}")
             for name, problem in batch.problems.items():
                 print(f"  {name}: no answer, {printable(problem, ANSWER_CHARS_MAX)}")
         look = f"onward --app onward.demo.flow:app --store {self._store}"

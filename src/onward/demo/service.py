@@ -18,7 +18,7 @@ from onward import OnwardError
 
 START_SECONDS_MAX = 20
 SECONDS_QUEUED, SECONDS_REASONING = "1.5", "4"  # long enough to be killed in the middle of, short enough to be watched
-FAULTS = ("429:12",)  # every twelfth request is told to come back in a second
+FAULTS = ("429:20",)  # every twentieth request is told to come back in a second
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,10 @@ NETWORK_FILE_SYSTEMS = {
 _PAUSE_FIRST_S, _PAUSE_LONGEST_S = 0.0002, 0.005
 
 
+class LockHeld(StoreError):
+    """Another program holds the lock; nothing was tried."""
+
+
 class FileLock:
     """An exclusive lock between threads and programs: each holder opens the file for itself. Freed when its holder dies.
 
@@ -42,7 +46,14 @@ class FileLock:
     def __init__(self, path: str | None, timeout: float) -> None:
         self._timeout = timeout
         self._path = path
-        self._file = None if path is None or fcntl is None else os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._file: int | None = None
+        if path is not None and fcntl is not None:
+            try:
+                self._file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise StoreError(
+                    f"cannot open {path}: {error.strerror}", hint="it and its folder must be writable for this user"
+                ) from None
 
     def __enter__(self) -> None:
         if self._file is None:
@@ -53,7 +64,7 @@ class FileLock:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > until:
-                    raise StoreError(
+                    raise LockHeld(
                         f"another program has held {self._path} for {self._timeout:g} s",
                         hint="is a worker stopped or swapped out? It goes on by itself once that one lets go",
                     ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import json
 import operator
@@ -11,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -50,23 +52,27 @@ class SqliteStore:
 
     async def open(self) -> None:
         """Opens the file; makes it (mode 0600) or upgrades its schema where needed. Raises StoreError."""
+        self._changed = asyncio.Event()  # of this event loop
         if not self._in_memory:
-            refuse_network_file_system(self.path)
             self._make_file()
         self._lock_path = None if self._in_memory else f"{self.path}-lock"
         self._writer = Writer(self.path, self._lock_path, self._connect_and_migrate, self._commit_group)
         await self._writer.open()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="onward-reader")
         if not self._in_memory:
-            self._read_connection = self._connect()
+            try:
+                self._read_connection = self._connect()
+            except sqlite3.Error as error:
+                await self._writer.close()
+                raise store_error(self.path, error) from error
         self._pid = os.getpid()
 
     async def close(self) -> None:
         """Waits for what is being written. May be called twice."""
         if self._pid != os.getpid():
             return
+        self._pid = 0  # first: what comes while it closes is refused, not forgotten
         await self._writer.close()
-        self._pid = 0
         self._reader.shutdown()
         if not self._in_memory:
             self._read_connection.close()
@@ -77,8 +83,18 @@ class SqliteStore:
                 self._renewer = None
 
     def _make_file(self) -> None:
+        """Makes the file where there is none. One that is there is not opened: closing it again would drop the locks that
+        SQLite has on it for this whole program, and the next program to leave would take the log with it, and our writes.
+        """
+        self.path = str(Path(self.path).resolve())  # the same file and lock, by whatever name and from whatever folder
+        refuse_network_file_system(self.path)
         try:
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            if Path(self.path).exists() and not os.access(self.path, os.R_OK | os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            if Path(self.path).is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            with suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         except OSError as error:
             missing = isinstance(error, FileNotFoundError)
             raise StoreError(
@@ -99,11 +115,23 @@ class SqliteStore:
             "mmap_size=0",
             f"cache_size=-{CACHE_KB}",
         ):
-            connection.execute(f"PRAGMA {pragma}")
+            try:
+                connection.execute(f"PRAGMA {pragma}")
+            except sqlite3.Error:
+                connection.close()
+                raise
         return connection
 
     def _connect_and_migrate(self) -> sqlite3.Connection:
         connection = self._connect()
+        try:
+            self._migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
         with transaction(connection):
             connection.execute("CREATE TABLE IF NOT EXISTS onward_schema (version INTEGER NOT NULL) STRICT")
             found = connection.execute("SELECT ifnull(max(version), 0) FROM onward_schema").fetchone()[0]
@@ -116,7 +144,6 @@ class SqliteStore:
                 for statement in statements(SQL[f"schema {number}"]):
                     connection.execute(statement)
                 connection.execute("INSERT INTO onward_schema (version) VALUES (?)", (number,))
-        return connection
 
     # -- writing, reading, waiting ----------------------------------------------------------------------------
 
@@ -148,17 +175,24 @@ class SqliteStore:
     async def wait_for_change(self, timeout: float) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
-        # The number changes when another connection commits, this store's own writer included.
-        seen = None if self._in_memory else await self._read(_data_version)
+        seen = await self._read(self._news)
         while (left := until - loop.time()) > 0:
             self._changed.clear()
             try:
-                async with asyncio.timeout(left if self._in_memory else min(left, NOTICE_S)):
+                async with asyncio.timeout(min(left, NOTICE_S)):
                     await self._changed.wait()
                 return
             except TimeoutError:
-                if seen is not None and await self._read(_data_version) != seen:
+                if await self._read(self._news) != seen:
                     return
+
+    def _news(self, connection: sqlite3.Connection) -> int:
+        """A number that is another one after each change."""
+        if self._in_memory:
+            return connection.total_changes
+        # It changes when another connection commits, this store's own writer included.
+        number: int = connection.execute("PRAGMA data_version").fetchone()[0]
+        return number
 
     # -- the verbs of a worker --------------------------------------------------------------------------------
 
@@ -168,7 +202,7 @@ class SqliteStore:
         def run(connection: sqlite3.Connection) -> list[Record]:
             now = self._clock.now()
             if ids:
-                due = _list(connection, "due of", ids=asked, now=_micros(now), known=code)
+                due = _list(connection, "due of", ids=asked, limit=limit, now=_micros(now), known=code)
             else:
                 due = _list(connection, "due", limit=limit, now=_micros(now), known=code)
             if not due:
@@ -198,10 +232,10 @@ class SqliteStore:
         written = connection.execute(_commit_statement(rows), values).rowcount
         done = None
         if written < len(commits):
-            done = set(_list(connection, "committed", items=json.dumps([item.row[:3] for item in commits])))
-        for item in commits:
+            done = set(_list(connection, "committed", items=json.dumps([item.row for item in commits])))
+        for place, item in enumerate(commits):
             item.at = now
-            item.error = None if done is None or item.id in done else _fenced(item)
+            item.error = None if done is None or place in done else _fenced(item)
 
     def renew(self, owner: str, held: Mapping[str, int], lease: timedelta) -> set[str]:
         self._check_usable()
@@ -217,11 +251,12 @@ class SqliteStore:
             lost: set[str] = asyncio.run_coroutine_threadsafe(self._write(run), loop).result(BUSY_S)
             return lost
         with self._renewing:
+            self._check_usable()  # it may have been closed meanwhile
             try:
                 # A connection of its own: a heartbeat must not queue up behind the commits that it protects.
                 if self._renewer is None:
-                    self._renewer = self._connect()
                     self._renewer_lock = FileLock(self._lock_path, BUSY_S)
+                    self._renewer = self._connect()
                 with self._renewer_lock, transaction(self._renewer):
                     return run(self._renewer)
             except sqlite3.Error as error:
@@ -238,7 +273,7 @@ class SqliteStore:
 
     async def record_step(self, record: Record, name: str, result: str) -> None:
         def run(connection: sqlite3.Connection) -> None:
-            values = {"id": record.id, "epoch": record.epoch, "name": name, "result": result}
+            values = {"id": record.id, "epoch": record.epoch, "transition": record.transition, "name": name, "result": result}
             if connection.execute(SQL["step"], {**values, "now": _micros(self._clock.now())}).rowcount:
                 return
             # No row: fenced, or recorded before by a write whose answer was lost.
@@ -337,11 +372,6 @@ def _instant(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
 
 
-def _data_version(connection: sqlite3.Connection) -> int:
-    number: int = connection.execute("PRAGMA data_version").fetchone()[0]
-    return number
-
-
 def _list(connection: sqlite3.Connection, block: str, **parameters: Any) -> list[Any]:
     answer: list[Any] = json.loads(connection.execute(SQL[block], parameters).fetchone()[0])
     return answer
@@ -409,7 +439,7 @@ def _after(record: Record, change: Change, now: datetime) -> Record:
     return Record(
         record.id, record.flow, change.status, change.condition, record.data if change.data is None else change.data,
         record.version + 1, record.epoch, change.attempt, change.polls, change.transition, change.moves, change.cancelling,
-        now if change.enters else record.entered_at, record.created_at, now,
+        now if change.enters else record.entered_at, record.created_at, max(record.updated_at, now),
         None if change.due_after is None else now + change.due_after,
         record.owner if stays else None, record.lease_until if stays else None, change.error, now, change.process,
     )  # fmt: skip

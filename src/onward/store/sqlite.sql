@@ -112,10 +112,12 @@ SELECT json_group_array(id) FROM (
      LIMIT :limit)
 
 -- name: due of
-SELECT json_group_array(id) FROM onward_process
+SELECT json_group_array(id) FROM (SELECT id FROM onward_process
  WHERE id IN (SELECT value FROM json_each(:ids))
    AND due_at <= :now AND (lease_until IS NULL OR lease_until <= :now)
    AND (flow, status) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:known))
+ ORDER BY max(due_at, ifnull(lease_until, due_at)), seq
+ LIMIT :limit)
 
 -- name: claim
 -- The attempt is counted here and not when it fails: a handler that kills its worker must not be tried for ever.
@@ -147,10 +149,17 @@ UPDATE onward_process AS p
  WHERE p.id = item.id AND p.version = item.version AND p.epoch = item.epoch AND p.owner IS NOT NULL
 
 -- name: committed
--- Of these [id, version, epoch] the ids whose commit is in the history: ours, even where its answer was lost.
-SELECT json_group_array(item.value ->> 0) FROM json_each(:items) AS item
+-- The places of those items (rows of `given`, above) that stand in the history: ours, even where its answer was lost. The
+-- epoch alone does not tell: the same worker may have committed something else to that version.
+SELECT json_group_array(item.key) FROM json_each(:items) AS item
   JOIN onward_history AS h
     ON h.process_id = item.value ->> 0 AND h.version = (item.value ->> 1) + 1 AND h.epoch = item.value ->> 2
+   AND h.to_status = item.value ->> 3 AND h.transition = item.value ->> 8 AND h.kind = item.value ->> 15
+   AND h.took IS item.value ->> 16 AND h.reason IS item.value ->> 17
+   AND CASE WHEN item.value ->> 5 IS NULL THEN h.data IS NULL
+            ELSE item.value ->> 5 = (SELECT d.data FROM onward_history AS d
+                                      WHERE d.process_id = h.process_id AND d.version <= h.version AND d.data IS NOT NULL
+                                      ORDER BY d.version DESC LIMIT 1) END
 
 -- name: act
 -- A person's commit: no epoch is asked for, and a new one fences whoever is running it.
@@ -177,9 +186,10 @@ UPDATE onward_process
  WHERE (id, epoch) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:held)) AND owner IS NOT NULL
 
 -- name: step
--- Fenced by the epoch alone: many are recorded at once, and a save between them moves the version on.
+-- Fenced by epoch and visit, not by version: many are recorded at once, and a save between them moves the version on.
 INSERT INTO onward_step (process_id, transition, name, result, at)
-SELECT id, transition, :name, :result, :now FROM onward_process WHERE id = :id AND epoch = :epoch
+SELECT id, transition, :name, :result, :now FROM onward_process
+ WHERE id = :id AND epoch = :epoch AND transition = :transition
     ON CONFLICT DO NOTHING
 
 -- name: steps

@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Any
 
 from onward.errors import Conflict, Fenced, NotFound, StoreError
-from onward.store.files import FileLock
+from onward.store.files import FileLock, LockHeld
 
 logger = logging.getLogger("onward")
 
@@ -140,7 +140,7 @@ class Writer:
         try:
             with self._lock:
                 connection = self._connect()
-        except (sqlite3.Error, StoreError) as error:
+        except Exception as error:  # unsaid, it would leave `open` waiting for ever
             self._lock.close()
             opened.set_exception(store_error(self._path, error))
             return
@@ -166,18 +166,24 @@ class Writer:
             self._asleep = False
         return [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
 
-    def _write(self, connection: sqlite3.Connection, batch: list[Write]) -> None:
-        """Writes all in one transaction; if that cannot be, each one alone, so that none suffers for another."""
+    def _write(self, connection: sqlite3.Connection, batch: list[Write], *, again: bool = True) -> None:
+        """Writes all in one transaction; if that cannot be, each one alone, so that none suffers for another.
+
+        A commit is tried a second time when it was alone, too: if the first time did it and only said that it did not, the
+        history tells. Where another program holds the file none is tried again, since each would wait as long for it.
+        """
         try:
             with self._lock:
                 self._write_together(connection, batch)
                 self._checkpoint(connection, len(batch))
         except Exception as error:  # whatever is wrong with one item must not end the thread that all others need
-            if len(batch) == 1:
-                batch[0].error = store_error(self._path, error)
+            alone = len(batch) == 1 and isinstance(batch[0], Job)
+            if not again or alone or _is_busy(error):
+                for item in batch:
+                    item.error = store_error(self._path, error)
                 return
             for item in batch:
-                self._write(connection, [item])
+                self._write(connection, [item], again=False)
 
     def _write_together(self, connection: sqlite3.Connection, batch: list[Write]) -> None:
         commits = [item for item in batch if isinstance(item, Commit)]
@@ -226,6 +232,10 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _is_busy(error: Exception) -> bool:
+    return isinstance(error, LockHeld) or getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY")
 
 
 _HINTS = {

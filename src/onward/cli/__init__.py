@@ -1,0 +1,47 @@
+"""The command line: a face of `Control`, and nothing more. Data goes to stdout, all else to stderr."""
+
+from onward.cli.group import LazyGroup
+
+# Commands are imported when they are asked for: `onward --help` needs neither the user's app nor a store.
+# A name, the module that defines a command of that name, and its line in the overview.
+COMMANDS = {
+    "Begin": {
+        "init": ("onward.cli.init", "Write a small example that runs."),
+        "demo": ("onward.cli.demo", "Watch batches of documents go through a crash, without a key."),
+    },
+    "Work": {
+        "run": ("onward.cli.run", "Be a worker: drive every process that is due."),
+        "start": ("onward.cli.start", "Start a process; prints its id."),
+    },
+    "Look": {
+        "ls": ("onward.cli.ls", "List processes, or count them."),
+        "show": ("onward.cli.show", "Show one process, now or at an earlier version."),
+        "history": ("onward.cli.history", "What happened to a process, commit by commit."),
+        "diff": ("onward.cli.diff", "What changed in a process's data."),
+        "watch": ("onward.cli.watch", "Follow one process, or the counts of all."),
+        "explain": ("onward.cli.show", "Say in one sentence why a process is not moving."),
+    },
+    "Act": {
+        "wake": ("onward.cli.act", "Make waiting processes due now."),
+        "retry": ("onward.cli.act", "Let failed processes go on from their stage."),
+        "pause": ("onward.cli.act", "Let nothing happen to processes until they are resumed."),
+        "resume": ("onward.cli.act", "Let paused processes go on."),
+        "cancel": ("onward.cli.act", "Cancel processes: they clean up, then end."),
+        "stop": ("onward.cli.act", "End processes here and now, without cleaning up."),
+    },
+    "Check": {
+        "graph": ("onward.cli.graph", "Draw a flow: text, Mermaid, SVG or JSON."),
+        "check": ("onward.cli.check", "Prove the flows, and hold them against what is stored."),
+        "doctor": ("onward.cli.doctor", "Facts about this installation, to paste into an issue."),
+        "completion": ("onward.cli.completion", "Print the completion script of a shell."),
+    },
+}
+
+cli = LazyGroup("onward", COMMANDS)
+
+
+def main() -> None:
+    cli(prog_name="onward")
+
+
+__all__ = ["cli", "main"]
