@@ -129,22 +129,18 @@ class Context:
                     raise asyncio.CancelledError
                 try:
                     return await self.once(step, fn, item)
+                except (SystemExit, KeyboardInterrupt) as error:  # in a task of its own it would end the whole worker
+                    failed = True
+                    raise RuntimeError(f"{type(error).__name__} in sub-step {step!r}") from error
                 except BaseException:
                     failed = True
                     raise
 
-        tasks = [asyncio.ensure_future(one(step, item)) for step, item in named]
-        try:
-            await asyncio.wait(tasks) if tasks else None
-        except asyncio.CancelledError:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise
-        for task in tasks:
-            if not task.cancelled():
-                task.result()  # raises what it raised
-        return [task.result() for task in tasks]
+        results = await asyncio.gather(*(one(step, item) for step, item in named), return_exceptions=True)
+        failures = [result for result in results if isinstance(result, BaseException)]
+        for failure in sorted(failures, key=lambda failure: isinstance(failure, asyncio.CancelledError)):
+            raise failure  # what failed, before what was not begun because of it
+        return results
 
     async def _recorded(self) -> dict[str, str]:
         async with self._lock:

@@ -110,10 +110,16 @@ class Control:
         """Until it is over or needs a person (finished, cancelled, failed, paused). TimeoutError after `timeout`."""
         async with asyncio.timeout(None if timeout is None else in_seconds(timeout)):
             while True:
-                record = await self.get(id)
-                if record.due_at is None:
-                    return record
-                await self.store.wait_for_change(1.0)
+                changed = asyncio.ensure_future(self.store.wait_for_change(1.0))
+                try:
+                    await asyncio.sleep(0)  # it has begun: what changes while we look is not missed
+                    record = await self.get(id)
+                    if record.due_at is None:
+                        return record
+                    await changed
+                finally:
+                    changed.cancel()
+                    await asyncio.gather(changed, return_exceptions=True)
 
     async def find(
         self,
@@ -239,6 +245,8 @@ class Control:
         return flow
 
     def _condition(self, flow: str, status: str, condition: Condition) -> Condition:
+        if not self.flows:  # a tool that has only the store: it knows no code that could be missing
+            return condition
         known = flow in self.flows and status in self.flows[flow].stages
         return condition if known or condition in OVER else Condition.ORPHANED
 

@@ -17,6 +17,7 @@ from onward.process import OVER, Condition, Record
 
 MOVES_MAX = 1_000  # a process that moves this often without waiting once is spinning
 NOW = timedelta(0)
+SETTLE = timedelta(seconds=1)  # a worker notices within 0.1 s that a process was taken from it; its handler has to end
 
 # -- what an attempt can come to ----------------------------------------------------------------------------------
 
@@ -288,7 +289,8 @@ def cancel(flow: Flow[Any], record: Record) -> Change:
         )
     if flow.on_cancel is None:
         return _asked(record, "cancelled", Condition.CANCELLED, None)
-    change = _asked(record, "cancelled", Condition.READY, NOW)
+    # A moment later: an attempt that is cut off may be about to make something, and its clean-up has to find that.
+    change = _asked(record, "cancelled", Condition.WAITING, SETTLE)
     if flow.is_end(flow.on_cancel):  # nobody claims a row at END
         change.condition, change.due_after = Condition.CANCELLED, None
     change.status, change.transition, change.cancelling = flow.on_cancel, record.transition + 1, True

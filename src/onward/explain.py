@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+from onward.codec import printable
 from onward.flow import Flow
 from onward.process import Condition, Record
 
@@ -13,9 +14,15 @@ LATE = timedelta(seconds=5)  # due for longer than this, and nobody took it: the
 
 def explain(record: Record, flow: Flow[Any] | None) -> str:
     """What it waits for, since when, until when, and what happens then. `flow` None: the code at hand has no such flow."""
+    sentence = _sentence(record, flow)
+    return " ".join(printable(sentence, len(sentence)).split())  # errors may have many lines, and ids are data as well
+
+
+def _sentence(record: Record, flow: Flow[Any] | None) -> str:
     head = f"{record.flow} {record.id} is {record.condition} at {record.status}"
     line = flow.stages.get(record.status) if flow is not None else None
     since = length(record.as_of - record.updated_at)
+    error = (record.error or "").rstrip(". \n\t")
     match record.condition:
         case Condition.FINISHED:
             return f"{head}: it reached its end {since} ago."
@@ -24,7 +31,7 @@ def explain(record: Record, flow: Flow[Any] | None) -> str:
             return f"{head}: {how} ended {'' if record.cancelling else 'it '}{since} ago; no handler will run again."
         case Condition.FAILED:
             after = f"once the cause is mended, `onward retry {record.id}` goes on from here"
-            return f"{head}: {record.error or 'no reason was recorded'}. It waits for a person; {after}."
+            return f"{head}: {error or 'no reason was recorded'}; it waits for a person, and {after}."
         case Condition.PAUSED:
             return f"{head}: a person paused it {since} ago; `onward resume {record.id}` lets it go on."
         case Condition.ORPHANED:
@@ -36,9 +43,10 @@ def explain(record: Record, flow: Flow[Any] | None) -> str:
             return f"{head}: {why}, so it is left alone until a worker comes that knows it."
         case Condition.RUNNING:
             after = f"should it die, another worker may go on {_until(record, record.lease_until)}"
-            return f"{head}: {record.owner} runs attempt {record.attempt} of {_name(line)}; {after}."
+            return f"{head}: {record.owner or 'a worker'} runs attempt {record.attempt} of {_name(line)}; {after}."
         case Condition.WAITING:
-            looks = f"{_name(line)} said 'not yet' {times(record.polls)} and looks again {_until(record, record.due_at)}"
+            said = f"{_name(line)} said 'not yet' {times(record.polls)} and looks again" if record.polls else f"{_name(line)} begins"
+            looks = f"{said} {_until(record, record.due_at)}"
             if line is not None and line.within is not None:
                 left = max(timedelta(0), line.within - (record.as_of - record.entered_at))
                 looks += f", and at the latest {length(left)} from now it goes to {line.otherwise}"
@@ -46,7 +54,8 @@ def explain(record: Record, flow: Flow[Any] | None) -> str:
         case Condition.RETRYING:
             most = f" of {line.retry.attempts}" if line else ""
             after = f"the next one is {_until(record, record.due_at)}"
-            return f"{head}: attempt {record.attempt}{most} failed with {record.error}; {after}."
+            why = f" with {error}" if error else ", no reason was recorded"
+            return f"{head}: attempt {record.attempt}{most} failed{why}; {after}."
         case Condition.READY:
             late = record.as_of - (record.due_at or record.as_of)
             if late > LATE:

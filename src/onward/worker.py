@@ -136,34 +136,37 @@ class Worker:
                 claimed = await self._claim(min(free, CLAIM_MAX)) if free else []
                 for record in claimed:
                     self._begin(record)
-                if not claimed or len(self._held) >= self._concurrency:
-                    due = await self._store.next_due(self._known)
-                    if until_idle and due is None and not self._held:
-                        return
-                    await self._wait(due)
+                if (not claimed or len(self._held) >= self._concurrency) and not await self._wait(until_idle):
+                    return
             except StoreError as error:
                 logger.warning("the store is in trouble, the worker waits: %s", error)
                 await asyncio.sleep(STORE_PAUSE_MAX_S)
 
-    async def _wait(self, due: timedelta | None) -> None:
-        """Until something is due and there is room for it, or something changed, or a process is done."""
-        full = len(self._held) >= self._concurrency
-        timeout = IDLE_MAX_S if due is None or full else min(IDLE_MAX_S, max(0.0, due.total_seconds()))
-        if timeout == 0:
-            return
+    async def _wait(self, until_idle: bool) -> bool:
+        """Until something is due and there is room for it, or something changed, or a process is done.
+
+        False, at once, if `until_idle` and there is nothing to wait for: nothing is due, and nothing ever will be.
+        """
         waits = [
-            asyncio.ensure_future(self._store.wait_for_change(timeout)),
+            asyncio.ensure_future(self._store.wait_for_change(IDLE_MAX_S)),
             asyncio.ensure_future(self._wakeup.wait()),
         ]
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0)  # both have begun: what changes while we look ends the wait, and is not missed
+            due = await self._store.next_due(self._known)
+            if until_idle and due is None and not self._held:
+                return False
+            if self._held and not self._wakeup.is_set():
+                epochs = {id: held.record.epoch for id, held in self._held.items()}
+                self._lost({id: epochs[id] for id in await self._store.taken_away(epochs)})
+            full = len(self._held) >= self._concurrency
+            timeout = IDLE_MAX_S if due is None or full else min(IDLE_MAX_S, max(0.0, due.total_seconds()))
+            await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
-        if self._held and not self._wakeup.is_set():
-            epochs = {id: held.record.epoch for id, held in self._held.items()}
-            self._lost({id: epochs[id] for id in await self._store.taken_away(epochs)})
+        return True
 
     async def _let_go(self) -> None:
         """Waits for what runs, as long as the grace lasts, then cancels it. Nothing stays claimed."""

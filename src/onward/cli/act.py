@@ -85,7 +85,9 @@ def _must_know(app: Onward, record: Record) -> None:
 
 def _planned(app: Onward, verb: str, record: Record, version: int | None) -> dict[str, Any]:
     if version is not None and version != record.version:
-        raise Conflict(f"process {record.id} is at version {record.version} now, not {version}", hint=f"look again: onward show {record.id}")
+        raise Conflict(
+            f"process {record.id} is at version {record.version} now, not {version}", hint=f"look again: onward show {record.id}"
+        )
     change = decide.cancel(app.flows[record.flow], record) if verb == "cancel" else getattr(decide, verb)(record)
     return _told(record.id, record.flow, str(change.condition), change.status, record.version)
 
@@ -144,7 +146,9 @@ pause = _declare(
     "onward pause q3-report",
     "onward pause q3-report --if-version 7",
 )
-resume = _declare("resume", "Let paused processes go on.", "onward resume q3-report", "onward ls is:paused -o ids | xargs onward resume")
+resume = _declare(
+    "resume", "Let paused processes go on.", "onward resume q3-report", "onward ls is:paused -o ids | xargs onward resume"
+)
 cancel = _declare(
     "cancel",
     "Cancel processes: each goes on at its flow's on_cancel, cleans up, and ends cancelled. Needs the app.",

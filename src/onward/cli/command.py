@@ -22,7 +22,7 @@ def command(name: str, *examples: str) -> Callable[[Callable[..., Any]], Command
     return declare
 
 
-class Length(click.ParamType):
+class Length(click.ParamType):  # type: ignore[type-arg]  # generic in newer Clicks only
     """A duration: `30`, `30s`, `5m`, `2h`, `1d`; the answer is in seconds."""
 
     name = "duration"

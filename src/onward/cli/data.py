@@ -73,7 +73,7 @@ def _read(data: str | None) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise click.UsageError(f"{named} is no JSON: {error}") from None
     if not isinstance(values, dict):
-        raise click.UsageError(f"{named} is no JSON object but {type(values).__name__}: write {{\"key\": …}}")
+        raise click.UsageError(f'{named} is no JSON object but {type(values).__name__}: write {{"key": …}}')
     return values
 
 

@@ -17,17 +17,12 @@ from onward.cli.settings import Settings, pass_settings
 @click.option("-n", "number", type=click.IntRange(1), help="So many batches.")
 @click.option("--crash/--no-crash", default=True, help="Kill the worker in the middle, or not.  [default: crash]")
 @click.option("--real", is_flag=True, help="With the real service and your key, instead of the stand-in.")
-@click.option("--keep", is_flag=True, help="Keep the store afterwards, to look at it.")
 @pass_settings
-def demo(
-    settings: Settings, paths: tuple[Path, ...], question: str | None, number: int | None, crash: bool, real: bool, keep: bool
-) -> None:
+def demo(settings: Settings, paths: tuple[Path, ...], question: str | None, number: int | None, crash: bool, real: bool) -> None:
     """Batches of documents go through upload, answers and clean-up, while the worker is killed in the middle.
 
     Without PATH it brings its own documents, and without --real it talks to a stand-in on this machine: no key, no network.
     """
     from onward.demo.main import run_demo
 
-    sys.exit(
-        run_demo(paths=paths, question=question, number=number, crash=crash, real=real, store=settings.store, keep=keep)
-    )
+    sys.exit(run_demo(paths=paths, question=question, number=number, crash=crash, real=real, store=settings.store))

@@ -59,7 +59,11 @@ def described(error: Exception) -> dict[str, str]:
     word, hint = next((word, hint) for kind, word, _, hint in _KINDS if isinstance(error, kind))
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
-        return {"code": word, "message": error.format_message(), "hint": f"see: {context.command_path} --help" if context else hint}
+        return {
+            "code": word,
+            "message": error.format_message(),
+            "hint": f"see: {context.command_path} --help" if context else hint,
+        }
     if isinstance(error, click.Abort):
         return {"code": word, "message": "interrupted", "hint": ""}
     return {"code": word, "message": str(error), "hint": getattr(error, "hint", "") or hint}

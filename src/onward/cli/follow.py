@@ -24,13 +24,19 @@ async def follow(control: Control, id: str, tell: Tell, timeout: float | None, *
     try:
         async with asyncio.timeout(timeout):
             while True:
-                record = await control.get(id)
-                entries = [entry async for entry in all_entries(control, id, after)]
-                after = entries[-1].version if entries else after
-                tell(record, entries)
-                if record.due_at is None:
-                    return record
-                await control.store.wait_for_change(LOOK_S)
+                changed = asyncio.ensure_future(control.store.wait_for_change(LOOK_S))
+                try:
+                    await asyncio.sleep(0)  # it has begun: what changes while we look is not missed
+                    record = await control.get(id)
+                    entries = [entry async for entry in all_entries(control, id, after)]
+                    after = entries[-1].version if entries else after
+                    tell(record, entries)
+                    if record.due_at is None:
+                        return record
+                    await changed
+                finally:
+                    changed.cancel()
+                    await asyncio.gather(changed, return_exceptions=True)
     except TimeoutError:
         hint = f"it goes on by itself; follow it again: onward watch {one_line(id)}"
         raise TookTooLong(f"{one_line(id)} was not at rest within {timeout:g} s", hint=hint) from None

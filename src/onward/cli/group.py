@@ -14,6 +14,8 @@ import click
 from onward.cli.failing import code_of, report
 from onward.cli.settings import Settings, options
 
+WIDE = 10  # the longest name of a command
+
 Table = Mapping[str, Mapping[str, tuple[str, str]]]
 
 
@@ -67,7 +69,7 @@ class LazyGroup(click.Group):
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         for title, section in self.table.items():
             with formatter.section(title):
-                formatter.write_dl([(name, line) for name, (_, line) in section.items()], col_max=12)
+                formatter.write_dl([(f"{name:<{WIDE}}", line) for name, (_, line) in section.items()])
 
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Exit codes"):
@@ -118,7 +120,9 @@ def _version(context: click.Context, parameter: click.Parameter, value: bool) ->
 def _asks_for_json(typed: Sequence[str]) -> bool:
     """Read by hand: where the command line itself is wrong, nothing has parsed it."""
     pairs = zip(typed, [*typed[1:], ""], strict=True)
-    return "--json" in typed or any(one in ("-ojson", "-ojsonl") or (one == "-o" and two in ("json", "jsonl")) for one, two in pairs)
+    return "--json" in typed or any(
+        one in ("-ojson", "-ojsonl") or (one == "-o" and two in ("json", "jsonl")) for one, two in pairs
+    )
 
 
 def _never_fail_to_print() -> None:

@@ -19,12 +19,16 @@ async def find_one(control: Control, text: str) -> Record:
     except NotFound:
         if len(text) < PREFIX_CHARS_MIN:
             raise
-        missing = NotFound(f"there is no process {one_line(text, 80)!r}, and none that begins so", hint="what there is: onward ls")
+        missing = NotFound(
+            f"there is no process {one_line(text, 80)!r}, and none that begins so", hint="what there is: onward ls"
+        )
     found = await control.find(prefix=text, limit=CANDIDATES_MAX + 1)
     if not found:
         raise missing
     if len(found) > 1:
         ids = ", ".join(one_line(record.id) for record in found[:CANDIDATES_MAX])
         more = " and others" if len(found) > CANDIDATES_MAX else ""
-        raise Ambiguous(f"{one_line(text)!r} begins several ids: {ids}{more}", hint=f"type more of it: onward ls 'id:{one_line(text)}*'")
+        raise Ambiguous(
+            f"{one_line(text)!r} begins several ids: {ids}{more}", hint=f"type more of it: onward ls 'id:{one_line(text)}*'"
+        )
     return found[0]

@@ -28,11 +28,19 @@ PAGE = 200
 COUNTED_MAX = 10_000  # a count that has to look at the rows stops here and says so
 
 
-@command("ls", "onward ls", "onward ls is:failed --by error", "onward ls --status waiting_for_payment -o ids", "onward ls is:active --count")
+@command(
+    "ls",
+    "onward ls",
+    "onward ls is:failed --by error",
+    "onward ls --status waiting_for_payment -o ids",
+    "onward ls is:active --count",
+)
 @click.argument("words", nargs=-1, metavar="[QUERY]...")
 @click.option("--flow", help="Of this flow only.")
 @click.option("--status", "statuses", multiple=True, help="At this status only. May be repeated.")
-@click.option("--condition", "conditions", multiple=True, help="In this condition only: failed, waiting, active, over … May be repeated.")
+@click.option(
+    "--condition", "conditions", multiple=True, help="In this condition only: failed, waiting, active, over … May be repeated."
+)
 @click.option("--id-prefix", help="Whose id begins so.")
 @click.option("-n", "number", type=click.IntRange(1), default=SHOWN, show_default=True, help="At most so many.")
 @click.option("--all", "show_all", is_flag=True, help="All of them.")

@@ -52,7 +52,9 @@ def parse(
             case "id":
                 query.prefix = _once("id", query.prefix or None, value.rstrip("*"))
             case _:
-                raise click.UsageError(f"there is no qualifier {qualifier!r}{nearest(qualifier, QUALIFIERS)} (is, status, flow, id)")
+                raise click.UsageError(
+                    f"there is no qualifier {qualifier!r}{nearest(qualifier, QUALIFIERS)} (is, status, flow, id)"
+                )
     return query
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from datetime import timedelta
 
 import click
 
@@ -17,18 +18,20 @@ from onward.cli.target import with_app
 from onward.ports import Event
 from onward.worker import CONCURRENCY, GRACE, LEASE, LEASE_MIN
 
+LEASES = Length(LEASE_MIN.total_seconds())
+
+
+def _short(duration: timedelta) -> str:
+    return f"{duration.total_seconds():g}s"
+
 
 @command("run", "onward run", "onward run --until-idle -v", "onward run -c 20 --lease 1m --grace 10s")
 @click.option("--until-idle", is_flag=True, help="End when nothing is due and nothing ever will be.")
 @click.option("-c", "--concurrency", type=click.IntRange(1), default=CONCURRENCY, show_default=True, help="Processes at once.")
+@click.option("--lease", type=LEASES, default=_short(LEASE), show_default=True, help="A dead worker keeps its processes so long.")
 @click.option(
-    "--lease", type=Length(LEASE_MIN.total_seconds()), default=f"{LEASE.total_seconds():g}s", show_default=True, metavar="DURATION",
-    help="How long a worker that died keeps its processes.",
-)  # fmt: skip
-@click.option(
-    "--grace", type=Length(), default=f"{GRACE.total_seconds():g}s", show_default=True, metavar="DURATION",
-    help="How long running handlers may go on after SIGTERM or Ctrl-C.",
-)  # fmt: skip
+    "--grace", type=Length(), default=_short(GRACE), show_default=True, help="What runs may go on so long after SIGTERM."
+)
 @pass_settings
 def run(settings: Settings, until_idle: bool, concurrency: int, lease: float, grace: float) -> None:
     """Be a worker: claim what is due and drive it. Start as many as you like, on one store.
@@ -51,7 +54,9 @@ def run(settings: Settings, until_idle: bool, concurrency: int, lease: float, gr
         counts: dict[str, int] = {}
         for count in await app.counts():
             counts[str(count.condition)] = counts.get(str(count.condition), 0) + count.number
-        output.note("worker ended; " + (", ".join(f"{number:,} {name}" for name, number in sorted(counts.items())) or "no processes"))
+        output.note(
+            "worker ended; " + (", ".join(f"{number:,} {name}" for name, number in sorted(counts.items())) or "no processes")
+        )
 
     with_app(settings, work, needs_flows="run", creates=True, observers=[tell])
 
@@ -60,5 +65,12 @@ def _line(event: Event) -> str:
     record = event.record
     status = one_line(record.status)
     where = status if event.from_status == record.status else f"{one_line(event.from_status)} → {status}"
-    parts = [record.updated_at.strftime("%H:%M:%S"), one_line(record.id), event.kind, where, took(event.took), one_line(event.reason or "", 300)]
+    parts = [
+        record.updated_at.strftime("%H:%M:%S"),
+        one_line(record.id),
+        event.kind,
+        where,
+        took(event.took),
+        one_line(event.reason or "", 300),
+    ]
     return "  ".join(part for part in parts if part)

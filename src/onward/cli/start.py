@@ -23,19 +23,28 @@ from onward.flow import Flow
 @command(
     "start",
     "onward start letter --set to=Ada",
-    "onward start batch --id q3 --data '{\"question\": \"Total?\"}' --wait --timeout 10m",
+    'onward start batch --id q3 --data \'{"question": "Total?"}\' --wait --timeout 10m',
     "onward start batch --data @input.json --watch",
 )
 @click.argument("flow")
 @click.option("--data", metavar="JSON|@FILE|-", help="Its data: a JSON object, a file, or stdin.")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="One field: JSON if it parses, else text. May be repeated.")
+@click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="One field: JSON if it parses, else text. May be repeated."
+)
 @click.option("--id", help="Its id. With an id that exists and the same input, nothing is started twice.")
 @click.option("--wait", is_flag=True, help="Until it rests. Exit 1 unless it finished.")
 @click.option("--watch", is_flag=True, help="Like --wait, telling each commit on stderr.")
 @click.option("--timeout", type=Length(), metavar="DURATION", help="With --wait or --watch: exit 124 after that.")
 @pass_settings
 def start(
-    settings: Settings, flow: str, data: str | None, sets: Sequence[str], id: str | None, wait: bool, watch: bool, timeout: float | None
+    settings: Settings,
+    flow: str,
+    data: str | None,
+    sets: Sequence[str],
+    id: str | None,
+    wait: bool,
+    watch: bool,
+    timeout: float | None,
 ) -> int:
     """Start a process of FLOW; its id goes to stdout. A worker moves it on: onward run."""
     output = Output(settings)
@@ -46,7 +55,9 @@ def start(
         process = build(flow_of(app, flow), data, sets, id)
         existed = id is not None and await app.store.get(process.id) is not None
         record = await app.start(process, actor=settings.actor)
-        output.note(f"{'exists already' if existed else 'started'}: {flow} {one_line(record.id)}, {record.condition} at {record.status}")
+        output.note(
+            f"{'exists already' if existed else 'started'}: {flow} {one_line(record.id)}, {record.condition} at {record.status}"
+        )
         if not settings.is_json:
             output.line(one_line(record.id))
         code = 0

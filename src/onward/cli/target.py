@@ -68,7 +68,9 @@ def find_app(settings: Settings, *, needs_flows: str = "", observers: Sequence[O
     return app
 
 
-_HOW_TO_NAME_IT = '--app module:attr, or ONWARD_APP, or [tool.onward] app = "module:attr" in pyproject.toml (onward init writes one)'
+_HOW_TO_NAME_IT = (
+    '--app module:attr, or ONWARD_APP, or [tool.onward] app = "module:attr" in pyproject.toml (onward init writes one)'
+)
 
 
 def app_name(settings: Settings) -> tuple[str | None, str]:
@@ -109,7 +111,9 @@ def import_app(name: str) -> Onward:
     except FlowError as error:
         raise NoApp(f"the app {name} cannot be imported: {error}", hint="mend the flow, then: onward check") from error
     except (Exception, SystemExit) as error:  # the user's module may do anything while it is imported
-        raise NoApp(f"the app {name} cannot be imported: {type(error).__name__}: {error}{_where(error)}", hint=_hint(error)) from error
+        raise NoApp(
+            f"the app {name} cannot be imported: {type(error).__name__}: {error}{_where(error)}", hint=_hint(error)
+        ) from error
     for part in (attribute or "app").split("."):
         if not hasattr(found, part):
             raise NoApp(f"the app {name} cannot be found: {module_name} has no {attribute or 'app'!r}", hint="--app module:attr")

@@ -72,7 +72,11 @@ async def watch_one(app: Onward, output: Output, id: str, timeout: float | None,
                 return
             for entry in [] if quiet else entries:
                 output.line(entry_line(entry), to_stderr=to_stderr)
-            show("" if record.due_at is None else f"{condition_text(record.condition)} at {one_line(record.status)}: {what_next(record)}")
+            show(
+                ""
+                if record.due_at is None
+                else f"{condition_text(record.condition)} at {one_line(record.status)}: {what_next(record)}"
+            )
 
         record = await follow(app, id, tell, timeout)
     if output.settings.shape == "json" and not to_stderr:
@@ -145,4 +149,6 @@ def _json_line(counts: Sequence[Count]) -> str:
 def _table(counts: Sequence[Count]) -> list[str]:
     rows = [count_row(count) for count in counts]
     wide = [max(map(seen_length, column)) for column in zip(*rows, strict=True)]
-    return [COLUMN_GAP.join(text + " " * (w - seen_length(text)) for text, w in zip(row, wide, strict=True)).rstrip() for row in rows]
+    return [
+        COLUMN_GAP.join(text + " " * (w - seen_length(text)) for text, w in zip(row, wide, strict=True)).rstrip() for row in rows
+    ]

@@ -210,7 +210,7 @@ class SqliteStore:
             claimed = json.dumps(due)
             connection.execute(SQL["claim"], {"ids": claimed, "owner": owner, "lease_until": _micros(now + lease)})
             records = {record.id: record for record in _records(connection, "claimed", now, ids=claimed)}
-            return [records[id] for id in due]
+            return [records[id] for id in due if id in records]  # an id whose bytes are no text names no row
 
         answer: list[Record] = await self._write(run)
         return answer
