@@ -173,8 +173,10 @@ async def test_resources_that_cannot_be_opened_end_the_worker_with_their_error_a
 
     @asynccontextmanager
     async def good() -> AsyncIterator[None]:
-        yield
-        events.append("closed")
+        try:
+            yield
+        finally:
+            events.append("closed")
 
     @asynccontextmanager
     async def bad() -> AsyncIterator[None]:
@@ -206,15 +208,13 @@ async def test_log_lines_carry_id_and_status(caplog: pytest.LogCaptureFixture) -
         await ran(make)
     [line] = [record for record in caplog.records if record.name == "onward.flow"]
     assert line.getMessage() == "a make: made 3 things"
-    assert (line.process, line.status, line.colour) == ("a", "make", "red")  # type: ignore[attr-defined]  # from extra
+    assert (line.process_id, line.status, line.colour) == ("a", "make", "red")  # type: ignore[attr-defined]  # from extra
 
 
 # -- save ---------------------------------------------------------------------------------------------------------
 
 
 async def test_save_is_durable_in_mid_stage_and_the_final_commit_fits_after_it(url: str) -> None:
-    async with opened(url=url) as _:
-        pass
     seen: list[tuple[str, int]] = []
     app: Onward
 

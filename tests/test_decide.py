@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from onward import END, Condition, Every, Flow, Process, Record, Refused, Retry, stage
 from onward import decide as law
-from onward.decide import MOVES_MAX, NOW, Change, Failed, Returned, Unreadable, decide, overdue, saved
+from onward.decide import MOVES_MAX, NOW, SETTLE, Change, Failed, Returned, Unreadable, decide, overdue, saved
 from onward.errors import DELAY_MAX
 from onward.flow import JITTER
 from onward.process import OVER, RESTING
@@ -261,7 +261,7 @@ def test_a_handler_that_takes_its_worker_down_with_it_is_not_begun_for_ever():
     change = overdue(FLOW, a_record(attempt=4))
     assert change is not None
     assert (change.condition, change.due_after) == (Condition.FAILED, None)
-    assert change.error == change.reason == "make was begun 3 times and never reported: its worker died each time"
+    assert change.error == change.reason == "make was begun 3 times and never reported: its worker died, or somebody cut it off"
 
 
 def test_the_error_that_was_seen_is_better_than_none():
@@ -273,7 +273,7 @@ def test_a_handler_that_takes_its_worker_down_goes_to_on_failure():
     change = overdue(FLOW, a_record(Step.LOOK, attempt=3))
     assert change is not None
     assert (change.kind, change.status, change.condition) == ("gave up", "done", Condition.FINISHED)
-    assert change.error == "look was begun 2 times and never reported: its worker died each time"
+    assert change.error == "look was begun 2 times and never reported: its worker died, or somebody cut it off"
 
 
 def test_a_stage_with_one_attempt_is_begun_once():
@@ -281,6 +281,7 @@ def test_a_stage_with_one_attempt_is_begun_once():
     assert overdue(flow, a_record(attempt=1)) is None
     change = overdue(flow, a_record(attempt=2))
     assert change is not None and change.condition is Condition.FAILED
+    assert change.error == "any_of was begun once and never reported: its worker died, or somebody cut it off"
 
 
 def any_of(job: Job) -> Literal[Step.ASK, Step.CLEAN, Step.LOOK]: ...
@@ -417,7 +418,7 @@ BECOMES = {
     "retry": ("retried", C.READY, NOW),
     "pause": ("paused", C.PAUSED, None),
     "resume": ("resumed", C.READY, NOW),
-    "cancel": ("cancelled", C.READY, NOW),
+    "cancel": ("cancelled", C.WAITING, SETTLE),
     "stop": ("stopped", C.CANCELLED, None),
 }
 HINTS = {
@@ -458,24 +459,18 @@ def test_waking_keeps_the_count_of_attempts_and_polls():
     assert (change.attempt, change.polls, change.error, change.moves) == (2, 3, "no", 2)
 
 
-def test_an_attempt_that_a_person_cut_off_is_not_spent():
-    """Else a stage of one attempt, paused and resumed, would be said to have killed its worker."""
-    flow = Flow(Job, {**dict.fromkeys((Step.ASK, Step.CLEAN), END), **REST, Step.MAKE: stage(any_of, retry=Retry(1))})
-    paused = law.pause(a_record(condition=Condition.RUNNING, attempt=1))
-    assert paused.attempt == 0
-    resumed = law.resume(a_record(condition=Condition.PAUSED, attempt=paused.attempt))
-    assert overdue(flow, a_record(attempt=resumed.attempt + 1)) is None
+@pytest.mark.parametrize("condition", [C.READY, C.RUNNING, C.WAITING, C.RETRYING, C.ORPHANED])
+def test_an_attempt_that_a_person_cut_off_counts(condition):
+    """The next one is told by its number to look for what it did."""
+    paused = law.pause(a_record(condition=condition, attempt=2))
+    assert law.resume(a_record(condition=Condition.PAUSED, attempt=paused.attempt)).attempt == 2
 
 
-@pytest.mark.parametrize("condition", [C.READY, C.WAITING, C.RETRYING, C.ORPHANED])
-def test_pausing_what_does_not_run_keeps_the_count_of_attempts(condition):
-    assert law.pause(a_record(condition=condition, attempt=2)).attempt == 2
-
-
-def test_cancelling_goes_on_at_on_cancel_as_a_fresh_visit():
+def test_cancelling_goes_on_at_on_cancel_as_a_fresh_visit_once_the_handler_had_time_to_end():
     change = law.cancel(FLOW, a_record(Step.LOOK, condition=C.FAILED, attempt=2, polls=3, moves=9, error="no"))
     assert (change.status, change.transition, change.cancelling, change.enters) == ("clean", 5, True, True)
     assert (change.attempt, change.polls, change.moves, change.error) == (0, 0, 0, None)
+    assert (change.condition, change.due_after) == (C.WAITING, timedelta(seconds=1))
 
 
 def test_cancelling_twice_is_refused_and_says_how_to_give_up_the_clean_up():
@@ -573,7 +568,7 @@ outcomes = st.one_of(
     st.builds(Unreadable, st.just("no JSON")),
 )
 # Mostly the worker's side; a person comes now and then.
-events = st.one_of(outcomes, outcomes, outcomes, st.sampled_from(["crash", "crash", "drain", *ACTIONS]))
+events = st.one_of(outcomes, outcomes, outcomes, st.sampled_from(["crash", "crash", "cut off", "not begun", *ACTIONS]))
 
 
 class Row:
@@ -582,7 +577,15 @@ class Row:
     def __init__(self, flow: Flow[Road]) -> None:
         self.flow = flow
         self.record = a_record(
-            cast(Any, Road.A), condition=C.READY, attempt=0, transition=0, moves=0, version=0, epoch=0, owner=None, lease_until=None
+            cast(Any, Road.A),
+            condition=C.READY,
+            attempt=0,
+            transition=0,
+            moves=0,
+            version=0,
+            epoch=0,
+            owner=None,
+            lease_until=None,
         )
         self.begun = 0  # handlers begun in this visit since the last reset
         self.over = False
@@ -614,7 +617,7 @@ class Row:
         # Never stuck: the CHECK constraint of the schema, and the same the other way round.
         assert (change.due_after is None) == (change.condition in RESTING)
         assert change.condition in {C.READY, C.WAITING, C.RETRYING, C.FAILED, C.PAUSED, C.CANCELLED, C.FINISHED}
-        assert change.due_after is None or NOW <= change.due_after
+        assert change.due_after is None or change.due_after >= NOW
         if change.due_after is not None or change.condition is C.FINISHED:
             assert flow.is_end(change.status) == (change.condition is C.FINISHED)
         # Transitions are numbered without a gap.
@@ -663,7 +666,7 @@ def test_whatever_happens_in_whatever_order_the_rules_of_the_row_hold(flow, happ
         if record.condition in OVER:
             break
         if isinstance(happening, str):
-            if happening in ("crash", "drain"):
+            if happening not in ACTIONS:
                 if record.due_at is not None:
                     begin(row, happening)
                 continue
@@ -697,16 +700,16 @@ def begin(row: Row, how: str) -> bool:
         return False
     line = row.flow.stages[record.status]
     assert line is not None
-    if how == "drain":  # the worker is stopped before the handler is begun, and gives the attempt back
+    if how == "not begun":  # the worker is stopped before it begins, and gives the attempt back
         record.owner, record.due_at, record.attempt = None, record.as_of, max(record.attempt - 1, 0)
         record.condition = C.READY
         return False
     row.begun += 1
     assert row.begun <= line.retry.attempts, "attempts never exceed the policy, crashes included"
     assert record.attempt >= row.begun
-    if how == "crash":  # the lease runs out, and the row is as it was committed
+    if how in ("crash", "cut off"):  # the row is as it was committed, and free when the lease runs out or is released
         record.owner, record.condition = None, C.READY
-        record.as_of += timedelta(seconds=30)
+        record.as_of += timedelta(seconds=30 if how == "crash" else 0)
         return False
     record.condition = C.RUNNING
     return True

@@ -79,7 +79,15 @@ C = Condition
         (a_record(C.FINISHED, status="done", due_at=None), "job p1 is finished at done: it reached its end 2 min ago."),
         (
             a_record(C.CANCELLED, due_at=None),
-            "job p1 is cancelled at make: a person ended it 2 min ago, and no handler will run again.",
+            "job p1 is cancelled at make: a person ended it 2 min ago; no handler will run again.",
+        ),
+        (
+            a_record(C.CANCELLED, cancelling=True, due_at=None),
+            "job p1 is cancelled at make: it was cancelled, cleaned up and ended 2 min ago; no handler will run again.",
+        ),
+        (
+            a_record(C.WAITING, cancelling=True, polls=0, due_at=T0 + timedelta(seconds=1)),
+            "job p1 is waiting at make: make begins in 1 s.",
         ),
         (
             a_record(C.FAILED, error="ValueError: no", due_at=None),
@@ -97,7 +105,8 @@ C = Condition
         ),
         (
             a_record(C.ORPHANED, status="gone"),
-            "job p1 is orphaned at gone: the flow job has no status 'gone', so it is left alone until a worker comes that knows it.",
+            "job p1 is orphaned at gone: the flow job has no status 'gone', "
+            "so it is left alone until a worker comes that knows it.",
         ),
         (
             a_record(C.RUNNING, owner="w1", lease_until=T0 + timedelta(seconds=20)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import shutil
 import sqlite3
@@ -10,17 +11,29 @@ import stat
 import subprocess
 import sys
 import textwrap
+from collections import Counter
+from dataclasses import replace
+from datetime import datetime, timedelta
+from enum import StrEnum, auto
+from operator import itemgetter
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from onward.errors import Conflict, Fenced, OnwardError, StoreError
+from onward import END, Every, Flow, Process, Retry, decide, stage
+from onward.decide import Change
+from onward.errors import Conflict, Fenced, OnwardError, Refused, StoreError
 from onward.ports import Search
+from onward.process import Condition, Entry, Record
 from onward.store import open_store
 from onward.store.files import file_system_of, refuse_network_file_system
 from onward.store.sqlite import SqliteStore
 from onward.testing import ManualClock, StoreContract
-from onward.testing.contract import KNOWN, LEASE, agree, claimed, moved, new
+from onward.testing.contract import KNOWN, LEASE, agree, bare, claimed, moved, new, verdict
 
 
 class TestInMemory(StoreContract):
@@ -76,6 +89,25 @@ def files_open_below(folder: Path) -> list[str]:
         pytest.skip("this system does not tell which files are open")
     links = [os.readlink(link) for link in here.iterdir() if link.is_symlink()]
     return [link for link in links if link.startswith(str(folder))]
+
+
+def test_the_clock_for_tests_needs_no_pytest_and_the_contract_is_fetched_when_asked_for():
+    run_script("""
+        import sys
+        sys.modules["pytest"] = None  # as if it were not installed
+        import onward.testing
+        clock = onward.testing.ManualClock()
+        begun = clock.now()
+        assert (clock.advance(1.5) - begun).total_seconds() == 1.5 == clock.monotonic()
+        clock.jump(-3600)
+        assert clock.monotonic() == 1.5 and clock.now() < begun
+        for wrong in (lambda: clock.advance(-1), lambda: onward.testing.NoSuch, lambda: onward.testing.StoreContract):
+            try:
+                wrong()
+            except (ValueError, AttributeError, ImportError):
+                continue
+            sys.exit("let through")
+    """)
 
 
 # -- the file and what guards it --------------------------------------------------------------------------------------
@@ -505,3 +537,297 @@ def test_after_a_fork_the_child_is_told_at_once_and_the_parent_is_unharmed(path:
     raw = sqlite3.connect(path)
     assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     raw.close()
+
+
+# -- any sequence of verbs, beside a model of a few dictionaries ------------------------------------------------------
+
+
+class Stop(StrEnum):
+    OPEN = auto()
+    LOOKING = auto()
+    CLOSED = auto()
+
+
+class Errand(Process[Stop]):
+    status: Stop = Stop.OPEN
+
+
+async def begin(errand: Errand) -> Literal[Stop.LOOKING, Stop.CLOSED]:
+    raise NotImplementedError  # the machine says what it came to
+
+
+async def look(errand: Errand) -> Literal[Stop.OPEN, Stop.LOOKING, Stop.CLOSED]:
+    raise NotImplementedError
+
+
+FLOW = Flow(
+    Errand,
+    {
+        Stop.OPEN: stage(begin, retry=Retry(attempts=2, first=3)),
+        Stop.LOOKING: stage(look, every=Every(seconds=2), on_failure=Stop.CLOSED, retry=Retry(attempts=1)),
+        Stop.CLOSED: END,
+    },
+    on_cancel=Stop.LOOKING,
+)
+FLOW_KNOWN = [("errand", "open"), ("errand", "looking")]
+OWNERS, IDS = st.sampled_from(["worker-a", "worker-b"]), st.sampled_from([f"p{n}" for n in range(6)])
+SHORT_LEASES = st.sampled_from([timedelta(seconds=4), timedelta(seconds=30)])
+ACTS = [decide.wake, decide.retry, decide.pause, decide.resume, decide.stop, functools.partial(decide.cancel, FLOW)]
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """The real store in memory on one side; `rows`, `entries` and `steps` say what it should hold."""
+
+    happened: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock, self.loop = ManualClock(), asyncio.new_event_loop()
+        self.store = SqliteStore(":memory:", self.clock)
+        self.run(self.store.open())
+        self.rows: dict[str, Record] = {}
+        self.entries: dict[str, list[Entry]] = {}
+        self.steps: dict[tuple[str, int], dict[str, str]] = {}
+        self.seen: list[Record] = []  # what workers and people hold in their hands, fresh and stale
+        self.number = 0
+
+    def run(self, verb):
+        return self.loop.run_until_complete(verb)
+
+    def teardown(self) -> None:
+        self.run(self.store.close())
+        self.run(self.loop.shutdown_default_executor())
+        self.loop.close()
+
+    def note(self, what: str) -> None:
+        self.happened[what] += 1
+
+    def pick(self, data: st.DataObject) -> Record:
+        """Mostly what was seen last, sometimes what is long past."""
+        return self.seen[-min(data.draw(st.sampled_from([1, 1, 1, 2, 3, 5, 9])), len(self.seen))]
+
+    # -- the model --------------------------------------------------------------------------------------------
+
+    def due_since(self, row: Record) -> datetime | None:
+        return None if row.due_at is None else max(row.due_at, row.lease_until or row.due_at)
+
+    def shown(self, row: Record) -> Record:
+        now, condition = self.clock.now(), row.condition
+        if row.lease_until is not None and row.lease_until > now:
+            condition = Condition.RUNNING
+        elif condition in (Condition.WAITING, Condition.RETRYING) and row.due_at is not None and row.due_at <= now:
+            condition = Condition.READY
+        return bare(row, condition=condition)
+
+    def write(self, row: Record, change: Change, actor: str, reason: str | None, *, act: bool) -> None:
+        now, keeps = self.clock.now(), change.goes_on and not act
+        data = row.data if change.data is None or act else change.data
+        new_row = replace(
+            row, status=change.status, condition=change.condition, data=data, version=row.version + 1, epoch=row.epoch + act,
+            attempt=change.attempt, polls=change.polls, transition=change.transition, moves=change.moves,
+            cancelling=change.cancelling, entered_at=now if change.enters else row.entered_at,
+            updated_at=max(row.updated_at, now), due_at=None if change.due_after is None else now + change.due_after,
+            owner=row.owner if keeps else None, lease_until=row.lease_until if keeps else None, error=change.error,
+        )  # fmt: skip
+        took = None if change.took is None else int(change.took * 1e6) / 1e6
+        self.entries[row.id].append(
+            Entry(row.id, new_row.version, new_row.updated_at, change.kind, row.status, change.status, change.transition,
+                  row.attempt, new_row.epoch, actor, took, reason, None if data == row.data else data)
+        )  # fmt: skip
+        self.rows[row.id] = new_row
+
+    def outcome(self, data: st.DataObject, record: Record) -> Change:
+        """A change as the law makes it; no two are the same."""
+        self.number += 1
+        took = self.number / 1_000
+        text = data.draw(st.sampled_from([record.data, f'{{"n":{self.number}}}']), "data")
+        what = data.draw(st.sampled_from(["returned", "returned", "returned", "failed", "permanent", "asked", "saved"]))
+        if what == "returned":
+            target = data.draw(st.sampled_from([s for s in Stop if s != record.status or s is Stop.LOOKING]), "target")
+            return decide.decide(FLOW, record, decide.Returned(target.value, text, None, took))
+        if what == "saved":
+            return decide.saved(record, f'{{"n":{self.number}}}')
+        delay = timedelta(seconds=7) if what == "asked" else None
+        return decide.decide(FLOW, record, decide.Failed("no luck", took, delay, what == "permanent"))
+
+    # -- the verbs --------------------------------------------------------------------------------------------
+
+    @initialize()
+    def begin(self) -> None:
+        self.start(["p0", "p1", "p2"], "{}")
+
+    def start(self, ids: list[str], text: str) -> None:
+        answers = self.run(self.store.insert([new(id, text, "errand", "open") for id in ids], "ann"))
+        now = self.clock.now()
+        for id, answer in zip(ids, answers, strict=True):
+            assert answer is (id not in self.rows)
+            self.note("start" if answer else "start again")
+            if answer:
+                what = (id, "errand", "open", Condition.READY, text)
+                self.rows[id] = Record(*what, 0, 0, 0, 0, 0, 0, False, now, now, now, now, None, None, None, now)
+                self.entries[id] = [Entry(id, 0, now, "started", None, "open", 0, 0, 0, "ann", None, None, text)]
+
+    @rule(ids=st.lists(IDS, min_size=1, max_size=4), text=st.sampled_from(["{}", '{"n":0}']))
+    def start_some(self, ids: list[str], text: str) -> None:
+        self.start(ids, text)
+
+    @rule(owner=OWNERS, limit=st.integers(1, 4), data=st.data())
+    def work(self, owner: str, limit: int, data: st.DataObject) -> None:
+        """What a worker does most of the time: takes something and brings it a stage or two further."""
+        self.claim(owner, limit, LEASE)
+        self.commit_some(data, self.seen[-limit:])
+        self.commit_some(data, self.seen[-1:])
+
+    @rule(owner=OWNERS, limit=st.integers(1, 4), lease=SHORT_LEASES, ids=st.sampled_from([(), (), ("p0", "p1", "p2", "p3")]))
+    def claim_some(self, owner: str, limit: int, lease: timedelta, ids: tuple[str, ...]) -> None:
+        self.claim(owner, limit, lease, ids)
+
+    def claim(self, owner: str, limit: int, lease: timedelta, ids: tuple[str, ...] = ()) -> None:
+        now = self.clock.now()
+        due = [(since, row) for row in self.rows.values() if (since := self.due_since(row)) is not None and since <= now]
+        due.sort(key=itemgetter(0))  # the sort is stable: at the same instant the one that was started first
+        chosen = [row for _, row in due if row.status != "closed" and (not ids or row.id in ids)][:limit]
+        answers = self.run(self.store.claim(FLOW_KNOWN, owner, limit, lease, ids))
+        assert [record.id for record in answers] == [row.id for row in chosen]
+        for row, record in zip(chosen, answers, strict=True):
+            self.note("take over" if row.owner else "claim")
+            self.rows[row.id] = replace(row, owner=owner, lease_until=now + lease, epoch=row.epoch + 1, attempt=row.attempt + 1)
+            assert bare(record) == self.shown(self.rows[row.id])
+        self.seen += answers
+
+    @precondition(lambda self: self.seen)
+    @rule(data=st.data(), size=st.integers(1, 4))
+    def commit(self, data: st.DataObject, size: int) -> None:
+        self.commit_some(data, [self.pick(data) for _ in range(size)])
+
+    def commit_some(self, data: st.DataObject, records: list[Record]) -> None:
+        records = [record for record in records if record.status != "closed"]
+        changes = [self.outcome(data, record) for record in records]
+
+        async def together():
+            return await asyncio.gather(*(verdict(self.store.commit(r, c)) for r, c in zip(records, changes, strict=True)))
+
+        answers = self.run(together())
+        before = dict(self.rows)
+        for record, change, answer in zip(records, changes, answers, strict=True):
+            row = before[record.id]
+            may = (row.version, row.epoch) == (record.version, record.epoch) and row.owner is not None
+            if isinstance(answer, Record):
+                assert may and self.rows[record.id] is row, "two successors, or one that was fenced"
+                assert row.owner is not None
+                self.write(row, change, row.owner, change.reason, act=False)
+                self.note(change.kind)
+                self.happened["finished"] += change.status == "closed"
+                after = self.shown(self.rows[record.id])
+                other = {"condition": after.condition, "lease_until": after.lease_until} if change.goes_on else {}
+                assert bare(answer, **other) == after
+                self.seen.append(answer)
+            else:
+                assert type(answer) is Fenced
+                self.note("fenced")
+        for record in records:  # of those that may, one does
+            row = before[record.id]
+            if (row.version, row.epoch) == (record.version, record.epoch) and row.owner is not None:
+                assert self.rows[record.id] is not row
+
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data(), act=st.sampled_from(ACTS), stale=st.booleans())
+    def act(self, data: st.DataObject, act, stale: bool) -> None:
+        known = [record for record in self.seen if record.status != "closed"]
+        seen = self.pick(data) if stale and known else self.shown(data.draw(st.sampled_from(list(self.rows.values()))))
+        try:
+            change = act(seen)
+        except Refused:
+            return
+        row = self.rows[seen.id]
+        try:
+            answer = self.run(self.store.act(seen, change, "ann", "why"))
+        except Conflict:
+            assert row.version != seen.version
+            self.note("conflict")
+            return
+        assert row.version == seen.version
+        self.write(row, change, "ann", "why", act=True)
+        assert bare(answer) == self.shown(self.rows[row.id])
+        self.note("act")
+        self.seen.append(answer)
+
+    @precondition(lambda self: self.seen)
+    @rule(data=st.data(), owner=OWNERS, lease=SHORT_LEASES)
+    def renew(self, data: st.DataObject, owner: str, lease: timedelta) -> None:
+        held = {record.id: record.epoch for record in [self.pick(data), self.pick(data)]}
+        lost = {id for id, epoch in held.items() if self.rows[id].epoch != epoch}
+        assert self.run(asyncio.to_thread(self.store.renew, owner, held, lease)) == lost
+        assert self.run(self.store.taken_away(held)) == lost
+        for id in held.keys() - lost:
+            row = self.rows[id]
+            if row.owner == owner and row.lease_until is not None:
+                self.rows[id] = replace(row, lease_until=max(row.lease_until, self.clock.now() + lease))
+                self.note("renew")
+        self.happened["lost"] += len(lost)
+
+    @precondition(lambda self: self.seen)
+    @rule(data=st.data(), begun=st.booleans())
+    def release(self, data: st.DataObject, begun: bool) -> None:
+        record = self.pick(data)
+        row = self.rows[record.id]
+        self.run(self.store.release([record], begun=begun))
+        if row.epoch == record.epoch and row.owner is not None:
+            attempt = row.attempt if begun else max(row.attempt - 1, 0)
+            self.rows[row.id] = replace(row, owner=None, lease_until=None, due_at=self.clock.now(), attempt=attempt)
+            self.note("release")
+        else:
+            self.note("release in vain")
+
+    @precondition(lambda self: self.seen)
+    @rule(data=st.data(), name=st.sampled_from(["pay", "send"]), result=st.sampled_from(["1", "2"]))
+    def step(self, data: st.DataObject, name: str, result: str) -> None:
+        record = self.pick(data)
+        row, kept = self.rows[record.id], self.steps.setdefault((record.id, record.transition), {})
+        if row.epoch == record.epoch and row.transition == record.transition and name not in kept:
+            kept[name] = result
+        try:
+            self.run(self.store.record_step(record, name, result))
+        except Fenced:
+            assert row.epoch != record.epoch or kept.get(name) != result
+            self.note("step refused")
+        else:
+            assert row.epoch == record.epoch and kept[name] == result
+            self.note("step")
+
+    @rule(seconds=st.sampled_from([0.000001, 1.0, 3.0, 10.0, 40.0, 40.0, 7200.0, -2.0, -3600.0]))
+    def time_passes(self, seconds: float) -> None:
+        """Or, where it is negative, somebody sets the clock back."""
+        self.clock.jump(seconds)
+        self.note("jump back" if seconds < 0 else "advance")
+
+    # -- what both sides hold ---------------------------------------------------------------------------------
+
+    @invariant()
+    def both_sides_are_the_same(self) -> None:
+        newest = sorted(self.rows.values(), key=lambda row: (row.created_at, row.id), reverse=True)
+        rows = [self.shown(row) for row in newest]
+        assert [bare(record) for record in self.run(self.store.find(Search()))] == rows
+        counted = {(count.status, count.condition): count.number for count in self.run(self.store.counts())}
+        assert counted == Counter((row.status, row.condition) for row in rows)
+        for row in rows:
+            assert self.run(self.store.history(row.id)) == self.entries[row.id]
+            assert self.run(self.store.data_at(row.id, row.version)) == row.data
+        for (id, transition), kept in self.steps.items():
+            assert self.run(self.store.steps(id, transition)) == kept
+        times = [since for row in self.rows.values() if row.status != "closed" and (since := self.due_since(row)) is not None]
+        assert self.run(self.store.next_due(FLOW_KNOWN)) == (min(times) - self.clock.now() if times else None)
+
+
+def test_any_sequence_of_verbs_leaves_what_a_simple_model_of_the_store_says():
+    StoreMachine.happened.clear()
+    run_state_machine_as_test(
+        StoreMachine,
+        settings=settings(
+            max_examples=150, stateful_step_count=40, deadline=None, derandomize=True, database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )  # fmt: skip
+    wanted = ["start", "start again", "claim", "take over", "moved", "not yet", "retry", "failed", "finished", "saved", "fenced"]
+    wanted += ["gave up", "act", "conflict", "renew", "lost", "release", "release in vain", "step", "step refused", "jump back"]
+    assert {what for what in wanted if not StoreMachine.happened[what]} == set(), StoreMachine.happened

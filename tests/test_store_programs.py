@@ -109,7 +109,12 @@ async def store(path: Path):
 
 def look(path: Path, question: str) -> list:
     """What a program that comes, reads and goes finds in the file."""
-    script = "import json, sqlite3, sys; c = sqlite3.connect(sys.argv[1]); print(json.dumps(c.execute(sys.argv[2]).fetchall())); c.close()"
+    script = """if True:
+        import json, sqlite3, sys
+        connection = sqlite3.connect(sys.argv[1])
+        print(json.dumps(connection.execute(sys.argv[2]).fetchall()))
+        connection.close()
+    """
     done = subprocess.run([sys.executable, "-c", script, str(path), question], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 

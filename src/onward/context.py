@@ -9,7 +9,7 @@ import inspect
 import json
 import logging
 import typing
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, TypeVar, cast, overload
 
@@ -17,8 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from onward.codec import PAYLOAD_MAX, encode, printable
-from onward.decide import saved
-from onward.errors import Fenced, InvalidData, LeaseLost
+from onward.decide import Change, saved
+from onward.errors import Fenced, InvalidData, LeaseLost, StoreError
 from onward.flow import Flow
 from onward.ports import Store
 from onward.process import Record
@@ -29,6 +29,7 @@ I = TypeVar("I")  # noqa: E741 - an item
 NAME_CHARS_MAX = 200  # of a sub-step
 MAP_LIMIT = 8  # sub-steps of one `map` under way at once, where the caller does not say
 DIGEST_CHARS = 12
+STORE_PAUSE_FIRST_S, STORE_PAUSE_MAX_S = 0.05, 1.0  # between two tries while the store is in trouble
 
 RunSync = Callable[[Callable[[], Any]], Awaitable[Any]]
 
@@ -42,6 +43,7 @@ class Context:
         self._flow, self._process, self._store, self._run_sync = flow, process, store, run_sync
         self._steps: dict[str, str] | None = None
         self._lock = asyncio.Lock()
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @property
     def key(self) -> str:
@@ -55,8 +57,8 @@ class Context:
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger whose lines name the process and its status."""
-        return _ProcessLog(logging.getLogger("onward.flow"), {"process": self.record.id, "status": self.record.status})
+        """A logger whose lines name the process and its status; both are in its records too, as `process_id` and `status`."""
+        return _ProcessLog(logging.getLogger("onward.flow"), {"process_id": self.record.id, "status": self.record.status})
 
     async def save(self) -> None:
         """Commits the data as it is now, in the middle of the stage: a crash after this finds it.
@@ -66,13 +68,20 @@ class Context:
         async with self._lock:
             record = self.record
             data, _ = encode(self._flow, self._process, record.id, record.status)
-            commit = asyncio.ensure_future(self._fenced(self._store.commit(record, saved(record, data))))
-            try:
-                await asyncio.shield(commit)
-            finally:  # also when the handler is cut off here: what is committed next has to stand on what this one left
-                await asyncio.wait({commit})
-                if commit.exception() is None:
-                    record.version, record.data = commit.result().version, data
+            await self._stored(lambda: self._commit(saved(record, data)))
+
+    async def _commit(self, change: Change) -> None:
+        commit = asyncio.ensure_future(self._store.commit(self.record, change))
+        try:
+            await asyncio.shield(commit)
+        finally:  # also when the handler is cut off here: what is committed next has to stand on what this one left
+            while not commit.done():
+                try:
+                    await asyncio.wait({commit})
+                except asyncio.CancelledError:  # cut off twice; the first one is on its way already
+                    continue
+            if commit.exception() is None:
+                self.record.version, self.record.data = commit.result().version, commit.result().data
 
     @overload
     async def once(self, name: str, fn: Callable[..., Awaitable[T]], *args: Any) -> T: ...
@@ -88,11 +97,12 @@ class Context:
         if not 0 < len(name) <= NAME_CHARS_MAX or printable(name) != name:
             raise ValueError(f"a sub-step's name has 1 to {NAME_CHARS_MAX} printable characters, not {printable(name, 40)!r}")
         steps = await self._recorded()
-        if name not in steps:
-            result = await self._call(fn, args)
-            text = self._as_json(name, result)
-            await self._fenced(self._store.record_step(self.record, name, text))
-            steps[name] = text
+        async with self._turns[name]:  # of two at the same time one runs it, the other one reads it back
+            if name not in steps:
+                result = await self._call(fn, args)
+                text = self._as_json(name, result)
+                await self._stored(lambda: self._store.record_step(self.record, name, text))
+                steps[name] = text
         return _read_back(fn, name, steps[name])
 
     @overload
@@ -114,12 +124,12 @@ class Context:
         """
         if limit < 1:
             raise ValueError(f"limit={limit}: at least 1")
-        prefix, seen = name or getattr(fn, "__name__", "map"), Counter[str]()
+        prefix, seen = name or _called(fn), Counter[str]()
         named = []
         for item in items:
             label = _label(item)
             seen[label] += 1
-            named.append((f"{prefix}:{label}" + (f"#{seen[label]}" if seen[label] > 1 else ""), item))
+            named.append((prefix + (f"#{seen[label]}" if seen[label] > 1 else "") + f":{label}", item))
         slots, failed = asyncio.Semaphore(limit), False
 
         async def one(step: str, item: Any) -> Any:
@@ -145,7 +155,7 @@ class Context:
     async def _recorded(self) -> dict[str, str]:
         async with self._lock:
             if self._steps is None:
-                self._steps = await self._store.steps(self.record.id, self.record.transition)
+                self._steps = await self._stored(lambda: self._store.steps(self.record.id, self.record.transition))
             return self._steps
 
     async def _call(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -169,24 +179,40 @@ class Context:
             )
         return text
 
-    async def _fenced(self, write: Awaitable[T]) -> T:
-        try:
-            return await write
-        except Fenced as error:
-            raise LeaseLost(str(error)) from None
+    async def _stored(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What the store answers. Its trouble is not the process's fault: we wait, for as long as the attempt may last."""
+        pause = STORE_PAUSE_FIRST_S
+        while True:
+            try:
+                return await ask()
+            except Fenced as error:
+                raise LeaseLost(str(error)) from None
+            except StoreError as error:
+                logging.getLogger("onward").warning("%s: its handler waits for the store: %s", self.record.id, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, STORE_PAUSE_MAX_S)
 
 
 class _ProcessLog(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         bound = cast(Mapping[str, Any], self.extra)
         kwargs["extra"] = {**bound, **(kwargs.get("extra") or {})}
-        return f"{bound['process']} {bound['status']}: {msg}", kwargs
+        return f"{bound['process_id']} {bound['status']}: {msg}", kwargs
+
+
+def _called(fn: Callable[..., Any]) -> str:
+    function = fn.func if isinstance(fn, functools.partial) else fn
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _label(item: Any) -> str:
     if isinstance(item, str) and len(item) <= NAME_CHARS_MAX // 2 and printable(item) == item:
         return item
-    return hashlib.sha256(to_json(item, fallback=repr)).hexdigest()[:DIGEST_CHARS]
+    try:
+        content = to_json(item, fallback=repr)
+    except (PydanticSerializationError, ValueError, RecursionError):  # as a file name with bytes that are no text
+        content = repr(item).encode("utf-8", "backslashreplace")
+    return hashlib.sha256(content).hexdigest()[:DIGEST_CHARS]
 
 
 def _no_constant(constant: str) -> None:

@@ -107,7 +107,8 @@ def overdue(flow: Flow[Any], record: Record) -> Change | None:
         reason = f"{line.name} was not done within {_length(line.within)}"
         return _go(flow, record, line.otherwise.value, kind="deadline", reason=reason)
     if record.attempt > line.retry.attempts:
-        error = record.error or f"{line.name} was begun {record.attempt - 1} times and never reported: its worker died each time"
+        often = "once" if record.attempt == 2 else f"{record.attempt - 1} times"
+        error = record.error or f"{line.name} was begun {often} and never reported: its worker died, or somebody cut it off"
         return _give_up(flow, line, record, error, None)
     return None
 
@@ -266,10 +267,7 @@ def pause(record: Record) -> Change:
     """Nothing happens until somebody resumes it. A running attempt loses its right to commit, and is stopped."""
     if record.condition in OVER | {Condition.PAUSED, Condition.FAILED}:
         raise _refused("pause", record)
-    change = _asked(record, "paused", Condition.PAUSED, None)
-    if record.condition is Condition.RUNNING:  # the attempt that is cut off here is not spent
-        change.attempt = max(record.attempt - 1, 0)
-    return change
+    return _asked(record, "paused", Condition.PAUSED, None)
 
 
 def resume(record: Record) -> Change:

@@ -45,8 +45,8 @@ def _sentence(record: Record, flow: Flow[Any] | None) -> str:
             after = f"should it die, another worker may go on {_until(record, record.lease_until)}"
             return f"{head}: {record.owner or 'a worker'} runs attempt {record.attempt} of {_name(line)}; {after}."
         case Condition.WAITING:
-            said = f"{_name(line)} said 'not yet' {times(record.polls)} and looks again" if record.polls else f"{_name(line)} begins"
-            looks = f"{said} {_until(record, record.due_at)}"
+            said = f"said 'not yet' {times(record.polls)} and looks again" if record.polls else "begins"
+            looks = f"{_name(line)} {said} {_until(record, record.due_at)}"
             if line is not None and line.within is not None:
                 left = max(timedelta(0), line.within - (record.as_of - record.entered_at))
                 looks += f", and at the latest {length(left)} from now it goes to {line.otherwise}"

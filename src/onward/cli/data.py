@@ -34,7 +34,8 @@ def build(flow: Flow[Any], data: str | None, settings: Sequence[str], id: str | 
     try:
         process: Process[Any] = decode(flow, new_id() if given is None else given, status, json.dumps(values))
     except InvalidData as error:
-        raise InvalidData(f"{flow.name}: {str(error).partition('does not fit ')[2] or error}", hint=takes(flow)) from None
+        faults = str(error).partition(f"does not fit {flow.model.__name__}: ")[2] or str(error)
+        raise InvalidData(f"{flow.name} cannot start so: {faults}", hint=takes(flow)) from None
     return process
 
 

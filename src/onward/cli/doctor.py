@@ -12,7 +12,7 @@ from typing import Any
 
 from onward.app import Onward
 from onward.cli.command import command
-from onward.cli.failing import NoApp
+from onward.cli.failing import NoApp, code_of
 from onward.cli.ls import rows
 from onward.cli.output import Output, one_line
 from onward.cli.query import Query
@@ -47,10 +47,15 @@ def doctor(settings: Settings) -> int:
         app = find_app(settings)
         facts["app"]["flows"] = {flow.name: len(flow.statuses) for flow in app.flows.values()}
         facts["store"] = _store(app.url)
-        facts["processes"] = with_app(settings, _processes)
-        notes += _worries(facts["processes"])
+        if facts["store"].get("exists", True):
+            facts["processes"] = with_app(settings, _processes)
+            notes += _worries(facts["processes"])
+        else:
+            notes.append("there is no store yet: the first process makes it")
     except OnwardError as error:
-        code = 7 if isinstance(error, NoApp) else 6
+        # Outside of any project there is nothing wrong with having no app; the versions are told all the same.
+        named = facts.get("app", {}).get("name")
+        code = code_of(error) or 0 if named or not isinstance(error, NoApp) else 0
         notes.append(f"{_tidy(str(error))}" + (f" ({_tidy(error.hint)})" if error.hint else ""))
     output = Output(settings)
     if settings.is_json:

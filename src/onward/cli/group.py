@@ -85,6 +85,13 @@ class LazyGroup(click.Group):
         extra.setdefault("obj", Settings())
         return super().make_context(info_name, args, parent, **extra)
 
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except BrokenPipeError:  # `onward ls --all | head`: whoever read had enough
+            _mute_stdout()
+            return 0
+
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
         """Runs one command and exits with its code. A command returns its code; None is 0."""
         typed = list(sys.argv[1:] if args is None else args)
@@ -94,7 +101,7 @@ class LazyGroup(click.Group):
         try:
             code = super().main(typed, prog_name or "onward", standalone_mode=False, obj=settings, **extra)
             sys.stdout.flush()
-        except BrokenPipeError:  # `onward ls | head`: whoever read had enough
+        except BrokenPipeError:  # the same, for what was still in the buffer
             _mute_stdout()
             code = 0
         except click.exceptions.NoArgsIsHelpError as error:

@@ -99,8 +99,16 @@ def _live(output: Output, plain: bool) -> Iterator[Show]:
         yield lambda text: None
         return
     console = Console(no_color=not output.coloured, highlight=False)
-    with Live(console=console, refresh_per_second=8, transient=True) as live:
-        yield lambda text: live.update(Text.from_ansi(text))
+    before = ""
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+
+        def show(text: str) -> None:
+            nonlocal before
+            if text != before:
+                before = text
+                live.update(Text.from_ansi(text), refresh=True)
+
+        yield show
 
 
 # -- all of them ------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -190,7 +191,7 @@ class Demo:
                 print(f"  {name}: {printable(said, ANSWER_CHARS_MAX)}")
             for name, problem in batch.problems.items():
                 print(f"  {name}: no answer, {printable(problem, ANSWER_CHARS_MAX)}")
-        look = f"onward --app onward.demo.flow:app --store {self._store}"
+        look = f"{_command()} --app onward.demo.flow:app --store {self._store}"
         print(f"\nLook again:  {look} ls\n             {look} history {self._records[0].id}\n")
         faults = self._faults()
         seen, resolved = self._seen, sum(record.transition for record in self._records)
@@ -221,6 +222,14 @@ class Demo:
             "the worker was never killed while responses were pending": self._crash and not self._killed,
         }
         return [fault for fault, found in checks.items() if found]
+
+
+def _command() -> str:
+    """How `onward` is called from here: after `make demo` it stands in an environment that is not on the path."""
+    beside = Path(sys.executable).parent / "onward"
+    if shutil.which("onward") or not beside.exists():
+        return "onward"
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:

@@ -19,7 +19,7 @@ def place(nodes: Sequence[str], edges: Sequence[Edge], start: str) -> tuple[Cell
     """The (column, row) of every node, and the pairs of nodes whose edge leads back. Any graph will do, cyclic or not."""
     shaping = _shaping(nodes, edges, start)
     back, finished = _depth_first(nodes, shaping, start)
-    onward = {node: [target for target in shaping[node] if (node, target) not in back] for node in nodes}
+    onward = {node: [target for target in shaping[node] if (node, target) not in back and target != start] for node in nodes}
     columns = dict.fromkeys(nodes, 0)
     for node in reversed(finished):
         for target in onward[node]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,10 +21,15 @@ _LOOKS_AGAIN = " ↺"
 
 def text(flow: Flow[Any], width: int = WIDTH) -> str:
     """At most `width` characters wide, where the names allow it. Every edge is in it."""
-    drawn = _Canvas(flow).drawn()
+    edges = [edge for edge in flow.edges() if edge.why != "on_cancel" and edge.source != edge.target]
+    drawn = Canvas(_names(flow), edges, flow.start).drawn()
     fits = drawn is not None and len(drawn) <= LINES_MAX and max(map(len, drawn)) <= width
     lines = drawn if drawn is not None and fits else _listed(flow)
     return "\n".join([*lines, *_notes(flow, fits)]) + "\n"
+
+
+def _names(flow: Flow[Any]) -> dict[str, str]:
+    return {status: plain(status) + (_LOOKS_AGAIN if looks(flow, status) else "") for status in flow.statuses}
 
 
 def _notes(flow: Flow[Any], fits: bool) -> Iterator[str]:
@@ -38,7 +43,7 @@ def _notes(flow: Flow[Any], fits: bool) -> Iterator[str]:
 
 def _listed(flow: Flow[Any]) -> list[str]:
     """One status a line, with its handler, and every way out of it in words."""
-    names = {status: plain(status) + (_LOOKS_AGAIN if looks(flow, status) else "") for status in flow.statuses}
+    names = _names(flow)
     wide = max(map(len, names.values()))
     handlers = {status: "end" if line is None else plain(line.name) for status, line in flow.stages.items()}
     wide_handler = max(map(len, handlers.values()))
@@ -62,23 +67,21 @@ def _ways(flow: Flow[Any], status: str) -> Iterator[str]:
             yield f"┈▶ {plain(edge.target)} (on failure)"
 
 
-class _Canvas:
+class Canvas:
     """A grid of characters. A line is kept as the directions in which it leaves each cell, so that lines can meet."""
 
-    def __init__(self, flow: Flow[Any]) -> None:
-        self.flow = flow
-        self.names = {s: plain(s) + (_LOOKS_AGAIN if looks(flow, s) else "") for s in flow.statuses}
-        self.edges = [e for e in flow.edges() if e.why != "on_cancel" and e.source != e.target]
+    def __init__(self, names: Mapping[str, str], edges: Sequence[Edge], start: str) -> None:
+        self.names, self.edges, self.start = names, edges, start
         self.strokes: dict[tuple[int, int], dict[Edge, int]] = {}
         self.tips: dict[tuple[int, int], str] = {}
 
     def drawn(self) -> list[str] | None:
         """None where two edges that have nothing to do with each other would seem to be one."""
-        layout = lay_out(self.flow.statuses, self.edges, self.flow.start, _metrics(self.names))
+        layout = lay_out(list(self.names), self.edges, self.start, _metrics(self.names))
         lanes = _lanes(layout)
         for route in layout.routes:
             self._draw(route, lanes)
-        if not self._is_clear():
+        if not self.is_clear():
             return None
         return self._lines(layout)
 
@@ -98,7 +101,7 @@ class _Canvas:
         (end_x, end_y), (tip_x, tip_y) = trail[-1], inner[-1]
         self.tips[tip_x, tip_y] = {(1, 0): "▶", (0, 1): "▼", (0, -1): "▲"}[end_x - tip_x, end_y - tip_y]
 
-    def _is_clear(self) -> bool:
+    def is_clear(self) -> bool:
         for cell in self.strokes.values():
             for one, bits in cell.items():
                 for other, others in cell.items():
@@ -168,7 +171,7 @@ def _corners(points: Sequence[Point], lanes: dict[tuple[Point, Point], int]) -> 
     return corners
 
 
-def _metrics(names: dict[str, str]) -> Metrics:
+def _metrics(names: Mapping[str, str]) -> Metrics:
     return Metrics(
         # A blank on either side of the name. A box ends at its last cell, not at the one after it.
         length=lambda name, ports: max(len(names[name]) + 2, 2 * ports + 1) - 1,
