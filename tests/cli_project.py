@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from onward.cli import cli
 
-SHOP = '''
+SHOP = """
 from datetime import timedelta
 from enum import StrEnum, auto
 from pathlib import Path
@@ -25,6 +28,7 @@ class Order(StrEnum):
     PLACED = auto()
     PAID = auto()
     SHIPPED = auto()
+    RETURNED = auto()
     REFUNDED = auto()
 
 
@@ -60,9 +64,10 @@ purchase = Flow(
         Order.PLACED: stage(pay, retry=Retry(first=60)),
         Order.PAID: stage(look, every=Every(0.01)),
         Order.SHIPPED: END,
+        Order.RETURNED: refund,
         Order.REFUNDED: END,
     },
-    on_cancel=Order.REFUNDED,
+    on_cancel=Order.RETURNED,
 )
 
 
@@ -86,7 +91,7 @@ async def pong(one: Match) -> Literal[Side.PING, Side.OUT]:
 
 match = Flow(Match, {Side.PING: ping, Side.PONG: pong, Side.OUT: END})
 app = Onward("sqlite:///shop.db", flows=[purchase, match])
-'''
+"""
 
 
 @dataclass
@@ -122,6 +127,11 @@ class Project:
     def start(self, *words: str) -> str:
         return self.out("-q", "start", "purchase", *words).strip()
 
+    def forget(self) -> None:
+        """As if nothing had been imported from this folder: what is written there now is what counts."""
+        for name in [name for name, module in sys.modules.items() if str(self.folder) in str(getattr(module, "__file__", None))]:
+            del sys.modules[name]
+
     def work(self, *words: str) -> str:
         """Drives all there is, and answers what the worker said."""
         result = self.run("run", "--until-idle", *words)
@@ -131,3 +141,19 @@ class Project:
 
 def lines(text: str) -> Sequence[list[str]]:
     return [line.split() for line in text.splitlines()]
+
+
+@contextmanager
+def shop(folder: Path) -> Iterator[Project]:
+    """The project, as the current folder. What importing its app leaves behind is taken away again."""
+    (folder / "shop.py").write_text(SHOP)
+    (folder / "pyproject.toml").write_text('[tool.onward]\napp = "shop:app"\n')
+    path, before = list(sys.path), Path.cwd()
+    os.chdir(folder)
+    project = Project(folder)
+    try:
+        yield project
+    finally:
+        os.chdir(before)
+        sys.path[:] = path
+        project.forget()

@@ -573,17 +573,23 @@ async def test_a_running_attempt_cannot_commit_after_a_pause_even_if_it_ignores_
         assert (after.condition, after.version, after.process.note) == (Condition.PAUSED, paused.version, "")
 
 
-async def test_a_pause_costs_no_attempt() -> None:
-    begun, attempts = asyncio.Event(), []
+async def test_an_attempt_that_a_pause_cuts_off_counts_and_ends_before_it_has_company(url: str) -> None:
+    """Paused and resumed at once, the same worker may claim it again before it has noticed anything."""
+    begun, attempts, under_way = asyncio.Event(), [], 0
 
-    async def once(job: Job, ctx: Context) -> Literal[Step.DONE]:
-        attempts.append(ctx.attempt)
+    async def hold(job: Job, ctx: Context) -> Literal[Step.DONE]:
+        nonlocal under_way
+        under_way += 1
+        attempts.append((ctx.attempt, under_way))
         begun.set()
-        if len(attempts) <= 3:
-            await asyncio.Event().wait()
+        try:
+            if len(attempts) <= 3:
+                await asyncio.Event().wait()
+        finally:
+            under_way -= 1
         return Step.DONE
 
-    async with opened(one_stage(once, retry=Retry(attempts=1))) as app, working(app):
+    async with opened(one_stage(hold), url=url) as app, working(app):
         await app.start(Job(id="a"))
         for _ in range(3):
             await begun.wait()
@@ -591,7 +597,27 @@ async def test_a_pause_costs_no_attempt() -> None:
             await app.pause("a")
             await app.resume("a")
         assert (await app.wait("a")).condition is Condition.FINISHED
-        assert attempts == [1, 1, 1, 1]
+        assert attempts == [(1, 1), (2, 1), (3, 1), (4, 1)]
+        assert under_way == 0
+
+
+async def test_a_stage_of_one_attempt_that_was_paused_in_mid_flight_waits_for_a_person() -> None:
+    begun = asyncio.Event()
+
+    async def hold(job: Job, ctx: Context) -> Literal[Step.DONE]:
+        begun.set()
+        if ctx.attempt == 1 and not job.note:
+            await asyncio.Event().wait()
+        return Step.DONE
+
+    async with opened(one_stage(hold, retry=Retry(attempts=1))) as app, working(app):
+        await app.start(Job(id="a"))
+        await begun.wait()
+        await app.pause("a")
+        await app.resume("a")
+        failed = await app.wait("a")
+        assert failed.condition is Condition.FAILED
+        assert "hold was begun once and never reported" in (failed.error or "")
 
 
 async def test_cancel_runs_the_clean_up_and_ends_cancelled(url: str) -> None:
@@ -811,6 +837,6 @@ async def test_an_act_that_races_a_commit_is_answered_truly(url: str, verb: str)
                 assert (after.version, after.condition) == (answer.version, answer.condition)
                 assert after.process.log == answer.process.log
 
-        for first in range(0, 150, 50):
-            await asyncio.gather(*(trial(n) for n in range(first, first + 50)))
+        for first in range(0, 200, 100):
+            await asyncio.gather(*(trial(n) for n in range(first, first + 100)))
     assert min(told.values()) >= 5, told

@@ -790,6 +790,7 @@ def test_what_failed_together_comes_back_apart():
 
 def test_one_process_does_not_wait_as_long_each_time():
     assert len({Every(100).pause(looks, "p1") for looks in range(50)}) == 50
+    assert len({Retry(99, first=100, longest=100).pause(attempt, "p1") for attempt in range(1, 51)}) == 50
 
 
 def test_a_lone_surrogate_in_an_id_has_a_pause_as_well():

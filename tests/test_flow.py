@@ -612,7 +612,9 @@ def test_enum_and_model_inside_a_function_are_read_in_a_test_module_of_string_an
     class Thing(Process[Status]):
         status: Status = Status.A
 
-    def move(thing: Thing, ctx: Context) -> Literal[Status.B]: ...
+    Way = Literal[Status.B]  # noqa: F841 - a name that only the function which defines the flow knows
+
+    def move(thing: Thing, ctx: Context) -> Way: ...
 
     assert list(Flow(Thing, {Status.A: move, Status.B: END}).edges()) == [("a", "b", "")]
 

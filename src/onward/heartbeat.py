@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
-from onward.errors import StoreError
 from onward.ports import Store
 
 logger = logging.getLogger("onward")
@@ -72,7 +71,7 @@ class Heartbeat:
             return
         try:
             lost = self._store.renew(self._owner, held, self._lease)
-        except (StoreError, TimeoutError) as error:
+        except Exception as error:  # whatever it is: a heart that stopped for it would cost every lease of this worker
             logger.warning("the leases of %d processes could not be renewed: %s", len(held), error)
             return
         self.renewed_at = sent_at

@@ -190,16 +190,19 @@ class Worker:
         return await self._store.claim(self._known, self.owner, limit, self._lease, ids)
 
     def _begin(self, record: Record) -> asyncio.Task[Record | None]:
-        held = _Held(record, self._sent_at)
+        held, before = _Held(record, self._sent_at), self._held.get(record.id)
         self._held[record.id] = held
-        held.task = asyncio.create_task(self._serve(held), name=f"onward {record.id}")
+        held.task = asyncio.create_task(self._serve(held, before.task if before else None), name=f"onward {record.id}")
         return held.task
 
-    async def _serve(self, held: _Held) -> Record | None:
+    async def _serve(self, held: _Held, before: asyncio.Task[Record | None] | None) -> Record | None:
         """Drives it until it rests. Whatever goes wrong on the way, the row tells the truth and somebody can claim it."""
         record = held.record
         flow = self._flows[record.flow]
         try:
+            if before is not None:  # taken from us and ours again before we noticed: no two attempts at once
+                before.cancel()
+                await asyncio.wait({before}, timeout=IGNORED_S)
             return await drive(flow, record, self._attempt, self._commit)
         except (Fenced, LeaseLost) as error:
             logger.info("%s was taken over or changed meanwhile: %s", record.id, error)
@@ -287,6 +290,13 @@ class Worker:
 
 def _in_threads(threads: ThreadPoolExecutor) -> Callable[[Callable[[], Any]], Awaitable[Any]]:
     async def run(function: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, function)
+        return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, _contained, function)
 
     return run
+
+
+def _contained(function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except StopIteration as error:  # a future takes any other exception; this one would leave its waiter waiting for ever
+        raise RuntimeError("it raised StopIteration") from error

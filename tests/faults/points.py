@@ -173,6 +173,15 @@ def _spy(connection: sqlite3.Connection) -> None:
         ("claimed", "AFTER UPDATE OF epoch ON main.onward_process WHEN new.owner IS NOT NULL", "claim-row"),
     ):
         connection.execute(f"CREATE TEMP TRIGGER spy_{name} {event} BEGIN SELECT trip('{point}'); END")
+    if _trap is not None and _trap.point == "checkpoint-begin":
+        connection.set_authorizer(_authorize)
+
+
+def _authorize(action: int, argument: str | None, *_: object) -> int:
+    """SQLite asks this before each statement; where it raises, the statement is refused."""
+    if action == sqlite3.SQLITE_PRAGMA and argument == "wal_checkpoint":
+        trip("checkpoint-begin")
+    return sqlite3.SQLITE_OK
 
 
 def _wrap_writer() -> None:
@@ -191,7 +200,6 @@ def _wrap_writer() -> None:
     def checkpoint_and_trip(self: Writer, connection: sqlite3.Connection, written: int) -> None:
         due = self._since_checkpoint + written + 5 > writer_module.CHECKPOINT_AFTER
         if due:
-            trip("checkpoint-begin")
             threading.Thread(target=trip, args=("checkpoint-within",), daemon=True).start()
         checkpoint(self, connection, written)
         if due:

@@ -13,15 +13,14 @@ NUMBER = 60
 EVERY = {  # so that a portion of ten can pass, and a group of a few as well
     "group-begin": 7,
     "insert-row": 17,
-    "claim-row": 61,
+    "claim-row": 30,
     "commit-row": 7,
     "commit-history": 7,
     "group-durable": 7,
     "checkpoint-begin": 2,
-    "checkpoint-done": 2,
-    "renew-begin": 3,
-    "renew-within": 3,
-    "renew-done": 3,
+    "renew-begin": 1,
+    "renew-within": 1,
+    "renew-done": 1,
 }
 
 
@@ -32,9 +31,10 @@ def test_trouble_with_the_store_loses_nothing_and_is_never_the_fault_of_a_proces
     worker = nursery.start(
         "work",
         tmp_path,
-        start={"seed": 7, "number": NUMBER, "pace": 0.1},
-        lease=0.4,
+        start={"seed": 7, "number": NUMBER, "pace": 0.15},
+        lease=1.0,
         until_idle=True,
+        concurrency=20,
         crash=f"{point}:{EVERY[point]}+:raise",
         constants={"CHECKPOINT_AFTER": 60},
     )
@@ -44,4 +44,3 @@ def test_trouble_with_the_store_loses_nothing_and_is_never_the_fault_of_a_proces
     assert verdict.counts["processes"] == NUMBER
     reasons = [e["reason"] for entries in Found.read(tmp_path).history.values() for e in entries if e["kind"] == "retry"]
     assert reasons and all(reason.startswith("Planned: ") for reason in reasons)
-    print(point, len(worker.book("reached")), worker.exited_at-worker.born_at, verdict.counts["takeovers"])

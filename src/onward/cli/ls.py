@@ -25,7 +25,7 @@ from onward.process import Condition, Record
 
 SHOWN = 50
 PAGE = 200
-COUNTED_MAX = 10_000  # a count that has to look at the rows stops here and says so
+LOOKED_AT_MAX = 10_000  # rows, for grouping them by error; then it stops and says so
 
 
 @command(
@@ -68,7 +68,7 @@ def ls(
 
     async def work(app: Onward) -> None:
         if only_count:
-            _print_number(output, *await _number(app, query))
+            _print_number(output, sum(count.number for count in await _counts(app, query)))
         elif by == "status":
             _print_counts(output, await _counts(app, query))
         elif by == "error":
@@ -160,15 +160,11 @@ async def _counts(app: Onward, query: Query) -> list[Count]:
     ]
 
 
-async def _number(app: Onward, query: Query) -> tuple[int, bool]:
-    return sum(count.number for count in await _counts(app, query)), False
-
-
-def _print_number(output: Output, number: int, capped: bool) -> None:
+def _print_number(output: Output, number: int) -> None:
     if output.settings.is_json:
         output.document("count/1", {"count": number})
     else:
-        output.line(f"{number}{'+' if capped else ''}")
+        output.line(str(number))
 
 
 def _print_counts(output: Output, counts: Sequence[Count]) -> None:
@@ -197,12 +193,12 @@ class _Group:
 
 
 async def _errors(app: Onward, query: Query) -> tuple[list[_Group], datetime | None, bool]:
-    """Errors that differ only in ids and numbers are one group. Looks at the newest rows, COUNTED_MAX of them."""
+    """Errors that differ only in ids and numbers are one group. Looks at the newest rows, LOOKED_AT_MAX of them."""
     groups: dict[tuple[str, str, str], _Group] = {}
     as_of, seen = None, 0
     async for record in rows(app, query):
         seen += 1
-        if seen > COUNTED_MAX:
+        if seen > LOOKED_AT_MAX:
             break
         as_of = record.as_of
         if record.error is None or record.condition in (Condition.FINISHED, Condition.CANCELLED):
@@ -212,7 +208,7 @@ async def _errors(app: Onward, query: Query) -> tuple[list[_Group], datetime | N
         group.number += 1
         group.newest = max(group.newest, record.updated_at)
     found = sorted(groups.values(), key=lambda group: (-group.number, group.flow, group.status, group.error))
-    return found, as_of, seen > COUNTED_MAX
+    return found, as_of, seen > LOOKED_AT_MAX
 
 
 def kind_of_error(error: str) -> str:
@@ -251,6 +247,6 @@ def _print_errors(output: Output, query: Query, answer: tuple[list[_Group], date
         ],
     )
     if capped:
-        output.note(f"only the newest {COUNTED_MAX:,} processes were looked at")
+        output.note(f"only the newest {LOOKED_AT_MAX:,} processes were looked at")
     status = shlex.quote(f"status:{groups[0].status}")
     output.note(f"retry the first group: onward ls is:failed {status} -o ids --all | xargs onward retry")

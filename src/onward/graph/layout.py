@@ -7,13 +7,12 @@ rows lies a channel, and no box ever stands in either: a line that keeps to gaps
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from onward.flow import Edge
-from onward.graph.ranks import Cells, Pair, place
-
-Side = Literal["above", "beneath"]
+from onward.graph.plan import Bend, Plan, Rail, Side, planned
+from onward.graph.ranks import place
 
 
 class Point(NamedTuple):
@@ -82,84 +81,21 @@ class Metrics:
     whole: bool = False  # coordinates are whole numbers
 
 
-class _Rail(NamedTuple):
-    """One line in a channel, which all edges of one kind to one target share."""
-
-    side: Side
-    target: str
-    why: str
-
-
-class _Bend(NamedTuple):
-    edge: Edge
-    gap: int | None  # where it changes rows; None: it does not
-
-
-@dataclass
-class _Plan:
-    """Which way each edge takes, before anything has a size."""
-
-    cells: Cells
-    loops: list[Edge] = field(default_factory=list)
-    bends: list[_Bend] = field(default_factory=list)
-    rails: dict[_Rail, list[Edge]] = field(default_factory=dict)
-
-    def clear(self, name: str, side: Side) -> bool:
-        """Whether no other box lies between this one and that channel."""
-        column, row = self.cells[name]
-        others = (r for c, r in self.cells.values() if c == column)
-        return all(r >= row for r in others) if side == "above" else all(r <= row for r in others)
-
-
 def lay_out(nodes: Sequence[str], edges: Sequence[Edge], start: str, metrics: Metrics) -> Layout:
     """Boxes that do not overlap, and for each edge a route that crosses none of them. Equal input, equal picture."""
     cells, back = place(nodes, edges, start)
-    return _Drawing(_planned(cells, edges, back), metrics).layout(edges)
-
-
-def _planned(cells: Cells, edges: Sequence[Edge], back: frozenset[Pair]) -> _Plan:
-    plan = _Plan(cells)
-    used = dict.fromkeys(cells.values(), "box")
-    joined: set[Pair] = set()
-    for edge in edges:
-        pair = (edge.source, edge.target)
-        if edge.source == edge.target:
-            plan.loops.append(edge)
-            continue
-        bend = None
-        if edge.why != "on_cancel" and pair not in back and pair not in joined:
-            bend = _direct(edge, cells, used)
-        if bend is not None:
-            plan.bends.append(bend)
-            joined.add(pair)
-        else:
-            ahead = pair not in back and edge.why != "on_cancel" and cells[edge.target][1] == 0
-            rail = _Rail("above" if ahead else "beneath", edge.target, edge.why)
-            plan.rails.setdefault(rail, []).append(edge)
-    return plan
-
-
-def _direct(edge: Edge, cells: Cells, used: dict[tuple[int, int], str]) -> _Bend | None:
-    """A way along free cells of one row, with at most one change of rows; the outer row first. The cells are taken."""
-    (from_column, from_row), (to_column, to_row) = cells[edge.source], cells[edge.target]
-    ways = [(to_row, from_column), (from_row, to_column - 1)]
-    for row, gap in ways if to_row >= from_row else reversed(ways):
-        run = [(column, row) for column in range(from_column + 1, to_column)]
-        if not any(cell in used for cell in run):
-            used.update(dict.fromkeys(run, "line"))
-            return _Bend(edge, None if from_row == to_row else gap)
-    return None
+    return _Drawing(planned(cells, edges, back), metrics).layout(edges)
 
 
 class _Drawing:
     """Gives the plan its sizes: first along the flow, then across, since the order of rails needs the former."""
 
-    def __init__(self, plan: _Plan, metrics: Metrics) -> None:
+    def __init__(self, plan: Plan, metrics: Metrics) -> None:
         self.plan, self.metrics = plan, metrics
         self.columns = 1 + max(column for column, _ in plan.cells.values())
-        self.lanes_out: dict[int, list[_Rail]] = {gap: [] for gap in range(-1, self.columns)}
-        self.lanes_in: dict[int, list[_Rail]] = {gap: [] for gap in range(-1, self.columns)}
-        self.ports: dict[tuple[str, Side], list[tuple[_Rail, bool]]] = {}
+        self.lanes_out: dict[int, list[Rail]] = {gap: [] for gap in range(-1, self.columns)}
+        self.lanes_in: dict[int, list[Rail]] = {gap: [] for gap in range(-1, self.columns)}
+        self.ports: dict[tuple[str, Side], list[tuple[Rail, bool]]] = {}
         for rail, edges in plan.rails.items():
             self._attach(rail, edges)
         for key, ports in self.ports.items():
@@ -177,7 +113,7 @@ class _Drawing:
 
     # -- who needs room where ---------------------------------------------------------------------------------
 
-    def _attach(self, rail: _Rail, edges: Sequence[Edge]) -> None:
+    def _attach(self, rail: Rail, edges: Sequence[Edge]) -> None:
         """An edge leaves a box towards its channel, or, where another box is in the way, through the gap beside it."""
         for edge in edges:
             if self.plan.clear(edge.source, rail.side):
@@ -189,7 +125,7 @@ class _Drawing:
         else:
             _add(self.lanes_in[self._column(rail.target) - 1], rail)
 
-    def _port_order(self, name: str, rail: _Rail, leaves: bool) -> tuple[float, ...]:
+    def _port_order(self, name: str, rail: Rail, leaves: bool) -> tuple[float, ...]:
         """From left to right: what goes left, the nearest rail first; what arrives from both sides; what goes right."""
         here, span = self._column(name), self._span(rail)
         if leaves:
@@ -201,7 +137,7 @@ class _Drawing:
             right = max(others) > here
         return (1, -span) if right else (-1, span)
 
-    def _span(self, rail: _Rail) -> float:
+    def _span(self, rail: Rail) -> float:
         columns = [self._column(rail.target), *(self._column(edge.source) for edge in self.plan.rails[rail])]
         return 100 * (rail.why == "on_cancel") + max(columns) - min(columns)
 
@@ -236,15 +172,15 @@ class _Drawing:
     def _busiest(self, name: str) -> int:
         return max(len(self.ports.get((name, side), ())) for side in ("above", "beneath"))
 
-    def _lane_out(self, name: str, rail: _Rail) -> float:
+    def _lane_out(self, name: str, rail: Rail) -> float:
         gap = self._column(name)
         return self.out_at[gap] + self.metrics.lane * self.lanes_out[gap].index(rail)
 
-    def _lane_in(self, rail: _Rail) -> float:
+    def _lane_in(self, rail: Rail) -> float:
         gap = self._column(rail.target) - 1
         return self.in_at[gap + 1] + self.metrics.lane * self.lanes_in[gap].index(rail)
 
-    def _port(self, name: str, rail: _Rail, leaves: bool) -> float:
+    def _port(self, name: str, rail: Rail, leaves: bool) -> float:
         ports = self.ports[name, rail.side]
         left, right = self.left[self._column(name)], self.right[name]
         if rail.side == "above" and any(edge.source == name for edge in self.plan.loops):
@@ -252,18 +188,18 @@ class _Drawing:
         at = left + (right - left) * (ports.index((rail, leaves)) + 1) / (len(ports) + 1)
         return round(at) if self.metrics.whole else at
 
-    def _leaves_at(self, edge: Edge, rail: _Rail) -> float:
+    def _leaves_at(self, edge: Edge, rail: Rail) -> float:
         by_port = self.plan.clear(edge.source, rail.side)
         return self._port(edge.source, rail, True) if by_port else self._lane_out(edge.source, rail)
 
-    def _arrives_at(self, rail: _Rail) -> float:
+    def _arrives_at(self, rail: Rail) -> float:
         return self._port(rail.target, rail, False) if self.plan.clear(rail.target, rail.side) else self._lane_in(rail)
 
     # -- across it --------------------------------------------------------------------------------------------
 
     def _place_rails(self) -> None:
         """The short rails next to the boxes; two share a line where they do not meet."""
-        self.track: dict[_Rail, int] = {}
+        self.track: dict[Rail, int] = {}
         spans: dict[tuple[Side, int], list[tuple[float, float]]] = {}
         for rail in sorted(self.plan.rails, key=lambda rail: (self._span(rail), rail)):
             ends = [self._arrives_at(rail), *(self._leaves_at(edge, rail) for edge in self.plan.rails[rail])]
@@ -301,7 +237,7 @@ class _Drawing:
         top = box.top - m.loop * 0.7
         return _route(edge, Point(left, box.top), Point(left, top), Point(right, top), Point(right, box.top))
 
-    def _bend(self, bend: _Bend) -> Route:
+    def _bend(self, bend: Bend) -> Route:
         source, target = self.boxes[bend.edge.source], self.boxes[bend.edge.target]
         out, into = Point(source.right, source.middle.y), Point(target.left, target.middle.y)
         if bend.gap is None:
@@ -309,7 +245,7 @@ class _Drawing:
         begin, end = self.bend_at[bend.gap]
         return _route(bend.edge, out, Point(begin, out.y), Point(end, into.y), into)
 
-    def _rail_routes(self, rail: _Rail, edges: Sequence[Edge]) -> dict[Edge, Route]:
+    def _rail_routes(self, rail: Rail, edges: Sequence[Edge]) -> dict[Edge, Route]:
         """The edge that comes from farthest draws the rail on its side of the target; the others only join it."""
         at, y = self._arrives_at(rail), self.rail_at[rail]
         target = self.boxes[rail.target]
@@ -328,14 +264,14 @@ class _Drawing:
             sides.add(side)
         return routes
 
-    def _begin(self, edge: Edge, rail: _Rail, y: float) -> list[Point]:
+    def _begin(self, edge: Edge, rail: Rail, y: float) -> list[Point]:
         source, x = self.boxes[edge.source], self._leaves_at(edge, rail)
         if self.plan.clear(edge.source, rail.side):
             return [Point(x, source.top if rail.side == "above" else source.bottom), Point(x, y)]
         return [Point(source.right, source.middle.y), Point(x, source.middle.y), Point(x, y)]
 
 
-def _add(lanes: list[_Rail], rail: _Rail) -> None:
+def _add(lanes: list[Rail], rail: Rail) -> None:
     if rail not in lanes:
         lanes.append(rail)
 

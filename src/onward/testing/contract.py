@@ -588,7 +588,7 @@ class StoreContract:
             order.append(f"p{n:02}")
             await store.insert([new(order[-1])], "ann")
         pages, before = [], ""
-        while page := await store.find(Search(before=before, limit=4)):
+        while (page := await store.find(Search(before=before, limit=4))) and len(pages) <= 25:
             pages += [record.id for record in page]
             before = pages[-1]
             await store.insert([new(f"later-{len(pages)}")], "ann")  # what comes meanwhile moves no page
