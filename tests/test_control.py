@@ -500,9 +500,10 @@ async def test_retry_goes_on_after_the_fix_with_all_attempts_before_it_again(fil
         assert "RuntimeError: not today" in (failed.error or "")
 
         retried = await app.retry("a")
-        assert (retried.condition, retried.attempt, retried.error) == (Condition.READY, 0, None)
+        assert (retried.condition, retried.tries, retried.error) == (Condition.READY, 0, None)
         await work_off(app)
-        assert (await app.get("a")).attempt == 2
+        again = await app.get("a")
+        assert (again.tries, again.attempt) == (2, 4)  # a handler that looks from attempt 2 on for what it did before looks again
         await app.retry("a")
     async with opened(one_stage(make), url=file_url) as mended:
         await work_off(mended)

@@ -139,7 +139,8 @@ def test_its_own_status_means_not_yet_keeps_the_data_and_looks_again():
         status="look",
         condition=Condition.WAITING,
         due_after=pause,
-        attempt=0,
+        attempt=2,
+        excused=2,  # what was tried before counts no more, but the number of the next attempt is 3
         polls=2,
         transition=4,
         moves=0,
@@ -333,7 +334,7 @@ def test_neither_polls_nor_retries_nor_saving_restart_the_clock():
 
 def test_a_person_who_retries_gives_the_stage_its_whole_time_and_all_its_attempts_again():
     change = law.retry(a_record(Step.LOOK, condition=Condition.FAILED, attempt=2, polls=5, moves=9, error="no"))
-    assert (change.enters, change.attempt, change.moves, change.error) == (True, 0, 0, None)
+    assert (change.enters, change.attempt, change.excused, change.moves, change.error) == (True, 2, 2, 0, None)
     assert (change.condition, change.due_after, change.transition) == (Condition.READY, NOW, 4)
 
 
@@ -605,7 +606,7 @@ class Row:
         if change.enters:
             record.entered_at = record.as_of
         record.due_at = None if change.due_after is None else record.as_of + change.due_after
-        for field in ("status", "condition", "attempt", "polls", "transition", "moves", "cancelling", "error"):
+        for field in ("status", "condition", "attempt", "excused", "polls", "transition", "moves", "cancelling", "error"):
             setattr(record, field, getattr(change, field))
         record.version += 1
         if not change.goes_on:

@@ -624,7 +624,7 @@ class StoreMachine(RuleBasedStateMachine):
         data = row.data if change.data is None or act else change.data
         new_row = replace(
             row, status=change.status, condition=change.condition, data=data, version=row.version + 1, epoch=row.epoch + act,
-            attempt=change.attempt, polls=change.polls, transition=change.transition, moves=change.moves,
+            attempt=change.attempt, excused=change.excused, polls=change.polls, transition=change.transition, moves=change.moves,
             cancelling=change.cancelling, entered_at=now if change.enters else row.entered_at,
             updated_at=max(row.updated_at, now), due_at=None if change.due_after is None else now + change.due_after,
             owner=row.owner if keeps else None, lease_until=row.lease_until if keeps else None, error=change.error,

@@ -66,7 +66,8 @@ class Onward(Control):
         itself, say signals=False.
         """
         worker = self._worker(concurrency=concurrency, lease=lease, grace=grace)
-        with _told_by_signals(worker) if signals else _untold():
+        await self.store.get("")  # a store that is not open says so here, and not again and again to a waiting worker
+        with _signals.tell(worker) if signals else _untold():
             await worker.run(until_idle=until_idle)
 
     def _worker(self, *, concurrency: int = CONCURRENCY, lease: Duration = LEASE, grace: Duration = GRACE) -> Worker:
@@ -88,26 +89,42 @@ def _untold() -> Iterator[None]:
     yield
 
 
-@contextmanager
-def _told_by_signals(worker: Worker) -> Iterator[None]:
-    """SIGTERM and SIGINT drain the worker; a second one stops it now. Elsewhere than in the main thread: nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop, told = asyncio.get_running_loop(), False
+class _Signals:
+    """SIGTERM and SIGINT drain every worker of the main thread; a second one stops them now. In other threads: nothing."""
 
-    def tell() -> None:
-        nonlocal told
-        worker.stop_now() if told else worker.drain()
-        told = True
+    def __init__(self) -> None:
+        self._told: dict[Worker, bool] = {}  # whether it was told before
 
-    handled = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.getsignal(number) for number in handled]
-    for number in handled:
-        loop.add_signal_handler(number, tell)
-    try:
-        yield
-    finally:
-        for number, handler in zip(handled, before, strict=True):
-            loop.remove_signal_handler(number)
+    @contextmanager
+    def tell(self, worker: Worker) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        if not self._told:
+            self._install()
+        self._told[worker] = False
+        try:
+            yield
+        finally:
+            del self._told[worker]
+            if not self._told:
+                self._restore()
+
+    def _tell(self) -> None:
+        for worker, told in self._told.items():
+            worker.stop_now() if told else worker.drain()
+            self._told[worker] = True
+
+    def _install(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in self._before:
+            self._loop.add_signal_handler(number, self._tell)
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            self._loop.remove_signal_handler(number)
             signal.signal(number, handler)
+
+
+_signals = _Signals()

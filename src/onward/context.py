@@ -52,7 +52,9 @@ class Context:
 
     @property
     def attempt(self) -> int:
-        """The number of this attempt in this visit, from 1. Attempts that ended with their worker count as well."""
+        """The number of this attempt in this visit, from 1. It only grows: attempts that ended with their worker count,
+        and so do those before a "not yet" or before a person's retry. From 2 on, look for what was done before.
+        """
         return self.record.attempt
 
     @property

@@ -181,7 +181,9 @@ class Control:
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise InvalidData(f"{record.flow} {id}: its data at version {version} cannot be read: {printable(str(error))}") from None
+            raise InvalidData(
+                f"{record.flow} {id}: its data at version {version} cannot be read: {printable(str(error))}"
+            ) from None
 
     async def explain(self, id: str) -> str:
         """One sentence: why it is not moving. NotFound."""

@@ -13,7 +13,7 @@ from typing import Any
 from onward.codec import printable
 from onward.errors import Refused
 from onward.flow import Flow, Stage
-from onward.process import OVER, Condition, Record
+from onward.process import OVER, RESTING, Condition, Record
 
 MOVES_MAX = 1_000  # a process that moves this often without waiting once is spinning
 NOW = timedelta(0)
@@ -70,6 +70,7 @@ class Change:
     transition: int
     moves: int
     cancelling: bool
+    excused: int = 0
     data: str | None = None
     process: Any = None
     error: str | None = None
@@ -106,8 +107,8 @@ def overdue(flow: Flow[Any], record: Record) -> Change | None:
         assert line.otherwise is not None  # the flow was proven
         reason = f"{line.name} was not done within {_length(line.within)}"
         return _go(flow, record, line.otherwise.value, kind="deadline", reason=reason)
-    if record.attempt > line.retry.attempts:
-        often = "once" if record.attempt == 2 else f"{record.attempt - 1} times"
+    if record.tries > line.retry.attempts:
+        often = "once" if record.tries == 2 else f"{record.tries - 1} times"
         error = record.error or f"{line.name} was begun {often} and never reported: its worker died, or somebody cut it off"
         return _give_up(flow, line, record, error, None)
     return None
@@ -121,6 +122,7 @@ def saved(record: Record, data: str) -> Change:
         condition=Condition.READY,
         due_after=NOW,
         attempt=record.attempt,
+        excused=record.excused,
         polls=record.polls,
         transition=record.transition,
         moves=record.moves,
@@ -142,7 +144,8 @@ def _not_yet(line: Stage[Any], record: Record, outcome: Returned) -> Change:
         status=record.status,
         condition=Condition.WAITING,
         due_after=pause,
-        attempt=0,
+        attempt=record.attempt,
+        excused=record.attempt,
         polls=record.polls + 1,
         transition=record.transition,
         moves=0,
@@ -195,7 +198,7 @@ def _go(
 
 
 def _after_failure(flow: Flow[Any], line: Stage[Any], record: Record, failed: Failed) -> Change:
-    pause = None if failed.permanent else line.retry.pause(record.attempt, record.id)
+    pause = None if failed.permanent else line.retry.pause(record.tries, record.id)
     if pause is None:
         return _give_up(flow, line, record, failed.error, failed.took)
     pause = pause if failed.delay is None else failed.delay
@@ -208,9 +211,10 @@ def _after_failure(flow: Flow[Any], line: Stage[Any], record: Record, failed: Fa
         condition=Condition.RETRYING,
         due_after=pause,
         attempt=record.attempt,
+        excused=record.excused,
         polls=record.polls,
         transition=record.transition,
-        moves=0,
+        moves=0 if pause else record.moves,  # a pause of nothing is no wait
         cancelling=record.cancelling,
         error=failed.error,
         reason=failed.error,
@@ -233,6 +237,7 @@ def _fail(record: Record, error: str, took: float | None) -> Change:
         condition=Condition.FAILED,
         due_after=None,
         attempt=record.attempt,
+        excused=record.excused,
         polls=record.polls,
         transition=record.transition,
         moves=0,
@@ -259,13 +264,14 @@ def retry(record: Record) -> Change:
     if record.condition not in (Condition.FAILED, Condition.RETRYING):
         raise _refused("retry", record)
     change = _asked(record, "retried", Condition.READY, NOW)
-    change.attempt, change.moves, change.enters, change.error = 0, 0, True, None
+    change.excused, change.moves, change.enters, change.error = record.attempt, 0, True, None
     return change
 
 
 def pause(record: Record) -> Change:
     """Nothing happens until somebody resumes it. A running attempt loses its right to commit, and is stopped."""
-    if record.condition in OVER | {Condition.PAUSED, Condition.FAILED}:
+    # No due time: it is over or waits for a person already, also where this code does not know it and calls it orphaned.
+    if record.due_at is None or record.condition in RESTING:
         raise _refused("pause", record)
     return _asked(record, "paused", Condition.PAUSED, None)
 
@@ -292,7 +298,8 @@ def cancel(flow: Flow[Any], record: Record) -> Change:
     if flow.is_end(flow.on_cancel):  # nobody claims a row at END
         change.condition, change.due_after = Condition.CANCELLED, None
     change.status, change.transition, change.cancelling = flow.on_cancel, record.transition + 1, True
-    change.attempt, change.polls, change.moves, change.enters, change.error = 0, 0, 0, True, None
+    change.attempt = change.excused = change.polls = change.moves = 0
+    change.enters, change.error = True, None
     return change
 
 
@@ -310,6 +317,7 @@ def _asked(record: Record, kind: str, condition: Condition, due_after: timedelta
         condition=condition,
         due_after=due_after,
         attempt=record.attempt,
+        excused=record.excused,
         polls=record.polls,
         transition=record.transition,
         moves=record.moves,

@@ -55,7 +55,7 @@ def _sentence(record: Record, flow: Flow[Any] | None) -> str:
             most = f" of {line.retry.attempts}" if line else ""
             after = f"the next one is {_until(record, record.due_at)}"
             why = f" with {error}" if error else ", no reason was recorded"
-            return f"{head}: attempt {record.attempt}{most} failed{why}; {after}."
+            return f"{head}: attempt {record.tries}{most} failed{why}; {after}."
         case Condition.READY:
             late = record.as_of - (record.due_at or record.as_of)
             if late > LATE:

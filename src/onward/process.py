@@ -73,7 +73,7 @@ class Record:
     data: str
     version: int
     epoch: int
-    attempt: int  # executions of this stage begun without a recorded outcome or with a failure; 1 is the first
+    attempt: int  # executions of the handler claimed in this visit to the stage; the first is 1
     polls: int  # times this stage said "not yet" in this visit
     transition: int
     moves: int  # transitions since it last waited: the spinning guard
@@ -86,7 +86,13 @@ class Record:
     lease_until: datetime | None
     error: str | None
     as_of: datetime
+    excused: int = 0  # of these attempts, how many no longer count: before the last "not yet", or before a person's retry
     process: Any = None
+
+    @property
+    def tries(self) -> int:
+        """The attempts that the policy counts."""
+        return self.attempt - self.excused
 
     @property
     def key(self) -> str:

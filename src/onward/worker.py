@@ -181,13 +181,20 @@ class Worker:
                 await asyncio.wait(tasks, timeout=IGNORED_S)
         for held in list(self._held.values()):  # cancelled before they had begun
             if held.task.done():
-                await self._release(held, begun=False)
+                await self._release([held.record], begun=False)
 
     # -- one process ------------------------------------------------------------------------------------------
 
     async def _claim(self, limit: int, ids: Sequence[str] = ()) -> list[Record]:
         self._sent_at = self._clock.monotonic()
-        return await self._store.claim(self._known, self.owner, limit, self._lease, ids)
+        claim = asyncio.ensure_future(self._store.claim(self._known, self.owner, limit, self._lease, ids))
+        try:
+            return await asyncio.shield(claim)
+        except asyncio.CancelledError:  # it goes on none the less; what it brings would be nobody's until its lease is over
+            await asyncio.wait({claim})
+            if claim.exception() is None:
+                await self._release(claim.result(), begun=False)
+            raise
 
     def _begin(self, record: Record) -> asyncio.Task[Record | None]:
         held, before = _Held(record, self._sent_at), self._held.get(record.id)
@@ -207,10 +214,10 @@ class Worker:
         except (Fenced, LeaseLost) as error:
             logger.info("%s was taken over or changed meanwhile: %s", record.id, error)
         except _Drained:
-            await self._release(held, begun=False)
+            await self._release([held.record], begun=False)
         except asyncio.CancelledError:
             if self._draining:
-                await self._release(held, begun=True)
+                await self._release([held.record], begun=True)
         except Exception:  # a bug of ours must not end the worker: the lease runs out, and the row shows no harm
             logger.exception("%s: the engine failed; its lease runs out by itself", record.id)
         finally:
@@ -254,11 +261,12 @@ class Worker:
         tell(self._observers, record, change, after)
         return after
 
-    async def _release(self, held: _Held, *, begun: bool) -> None:
+    async def _release(self, records: Sequence[Record], *, begun: bool) -> None:
         try:
-            await self._store.release([held.record], begun=begun)
+            await self._store.release(records, begun=begun)
         except StoreError as error:
-            logger.warning("%s could not be released, its lease runs out by itself: %s", held.record.id, error)
+            ids = ", ".join(record.id for record in records)
+            logger.warning("%s could not be released, the lease runs out by itself: %s", ids, error)
 
     # -- with the heartbeat -----------------------------------------------------------------------------------
 
@@ -285,6 +293,7 @@ class Worker:
         for id, epoch in epochs.items():
             held = self._held.get(id)
             if held is not None and held.record.epoch == epoch:  # not claimed anew while this news was on its way
+                logger.info("%s was taken over or changed meanwhile: its handler is cut off", id)
                 held.task.cancel()
 
 

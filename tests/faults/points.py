@@ -7,12 +7,13 @@ a statement of the database are reached by temporary triggers. `CRASH=point:hit:
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -25,6 +26,7 @@ from onward.context import Context
 from onward.decide import Change
 from onward.errors import Fenced
 from onward.process import Record
+from onward.store.files import FileLock
 from onward.store.sqlite import SqliteStore
 from onward.store.writer import Writer
 from onward.worker import Worker
@@ -96,7 +98,8 @@ class Trap:
             case "kill":
                 _signal_myself(signal.SIGKILL)
             case "stop":
-                _signal_myself(signal.SIGSTOP)
+                with _gate:
+                    _signal_myself(signal.SIGSTOP)
             case "raise":
                 raise Planted(f"planted at {self.point}, hit {self.hits}")
             case _:
@@ -104,6 +107,9 @@ class Trap:
 
 
 _trap: Trap | None = None
+# Held around the lock of the file: a program that stops holds that lock only if the point lies under it, and not because
+# another thread of it happened to write just then.
+_gate = threading.RLock()
 
 
 def trip(point: str) -> None:
@@ -125,6 +131,7 @@ def arm(books: Books, spec: str) -> None:
         if point not in POINTS:
             raise ValueError(f"no such crash point: {point}")
         _trap = Trap(point, int(hit.rstrip("+")), hit.endswith("+"), action, books)
+    _wrap_lock()
     _wrap_opening()
     _wrap_writer()
     _wrap_verbs(books)
@@ -132,6 +139,26 @@ def arm(books: Books, spec: str) -> None:
 
 
 # -- where the points are -----------------------------------------------------------------------------------------
+
+
+def _wrap_lock() -> None:
+    enter, leave = FileLock.__enter__, FileLock.__exit__
+
+    def enter_through_the_gate(self: FileLock) -> None:
+        _gate.acquire()
+        try:
+            enter(self)
+        except BaseException:
+            _gate.release()
+            raise
+
+    def leave_through_the_gate(self: FileLock, *error: Any) -> None:
+        leave(self, *error)
+        _gate.release()
+
+    if _trap is not None and _trap.action == "stop":
+        _put(FileLock, "__enter__", enter_through_the_gate)
+        _put(FileLock, "__exit__", leave_through_the_gate)
 
 
 def _wrap_opening() -> None:
@@ -257,16 +284,19 @@ def _wrap_verbs(books: Books) -> None:
 
     async def release_and_note(self: SqliteStore, records: Sequence[Record], **how: Any) -> None:
         trip("release-begin")
+        await _to_its_end(_release(self, records, how))
+        trip("release-done")
+
+    async def _release(self: SqliteStore, records: Sequence[Record], how: dict[str, Any]) -> None:
         await release(self, records, **how)
         for record in records:
             found = await self.get(record.id)
             verb = "released" if found is not None and found.epoch == record.epoch else "release"
             books.note("refused", verb, record.id, record.epoch)
-        trip("release-done")
 
     async def step_and_trip(self: SqliteStore, record: Record, name: str, result: str) -> None:
         trip("step-acted")
-        await _noted(record_step(self, record, name, result), record, "record_step")
+        await _to_its_end(_noted(record_step(self, record, name, result), record, "record_step"))
         trip("step-recorded")
 
     async def save_and_trip(self: Context) -> None:
@@ -281,6 +311,20 @@ def _wrap_verbs(books: Books) -> None:
     _put(SqliteStore, "release", release_and_note)
     _put(SqliteStore, "record_step", step_and_trip)
     _put(Context, "save", save_and_trip)
+
+
+async def _to_its_end(write: Coroutine[Any, Any, Any]) -> None:
+    """A write cannot be cancelled, only its caller: what it came to is noted in any case."""
+    task = asyncio.ensure_future(write)
+    try:
+        await asyncio.shield(task)
+    finally:
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError:
+                continue
+        task.exception()  # has been noted
 
 
 def _wrap_worker() -> None:

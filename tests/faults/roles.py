@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import onward.store.sqlite as sqlite_module
 import onward.store.writer as writer_module
 import onward.worker as worker_module
-from onward import Flow, Onward, StoreError
+from onward import Flow, Onward, Process, StoreError
 
 from . import ledger, points, trouble
 
@@ -53,6 +53,8 @@ async def work(order: dict[str, Any]) -> None:
     async with app(order) as one:
         if "start" in order:
             await _start(one, ledger.processes(**order["start"]))
+        if "trouble" in order:
+            await _start(one, [trouble.Trouble(**data) for data in order["trouble"]])
         if "drain_after" in order:
             asyncio.get_running_loop().call_later(order["drain_after"], os.kill, os.getpid(), signal.SIGTERM)
         await one.run(
@@ -82,7 +84,7 @@ async def feed(order: dict[str, Any]) -> None:
                 pass
 
 
-async def _start(one: Onward, processes: Sequence[ledger.Ledger]) -> None:
+async def _start(one: Onward, processes: Sequence[Process[Any]]) -> None:
     for begin in range(0, len(processes), PORTION):
         for record in await _insisting(lambda begin=begin: one.start_many(processes[begin : begin + PORTION])):  # type: ignore[misc]
             ledger.BOOKS.note("started", record.id)

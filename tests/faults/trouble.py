@@ -13,7 +13,7 @@ from onward import END, Context, Flow, Process, Retry, stage
 
 from . import ledger
 
-DEAF_S = 8.0  # so long a handler that ignores its cancellation goes on; long enough for the tests, and it ends
+DEAF_S = 3.0  # so long a handler that ignores its cancellation goes on; long enough for the tests, and it ends
 
 
 class Status(StrEnum):
@@ -155,7 +155,7 @@ FLOW = Flow(
         Status.BLOCKING_A_THREAD: stage(block_a_thread, retry=SOON),
         Status.ENDLESS: stage(never_return, retry=SOON, timeout=0.3),
         Status.DEAF: stage(ignore_cancellation, retry=SOON, timeout=0.3),
-        Status.DEADLY: stage(kill_the_worker, retry=Retry(attempts=3, first=0.02)),
+        Status.DEADLY: stage(kill_the_worker, retry=SOON),
         Status.RAISING: stage(raise_once, retry=SOON, timeout=3.0),
         Status.RAISING_IN_A_THREAD: stage(raise_once_in_a_thread, retry=SOON, timeout=3.0),
         Status.RAISING_IN_A_MAP: stage(raise_once_in_a_map, retry=SOON, timeout=3.0),

@@ -18,13 +18,13 @@ def what_next(record: Record) -> str:
             late = record.as_of - (record.due_at or record.as_of)
             return f"due for {length(late)}, and no worker took it" if late > LATE else "due now"
         case Condition.RUNNING:
-            return f"attempt {record.attempt} by {one_line(record.owner or '')}"
+            return f"attempt {record.tries} by {one_line(record.owner or '')}"
         case Condition.WAITING:
             if record.polls == 0:  # a cancelled process settles for a moment before it cleans up
                 return f"goes on {_in(record, record.due_at)}"
             return f"looks again {_in(record, record.due_at)}" + (f", looked {record.polls}×" if record.polls > 1 else "")
         case Condition.RETRYING:
-            return f"attempt {record.attempt + 1} {_in(record, record.due_at)}: {_error(record)}"
+            return f"attempt {record.tries + 1} {_in(record, record.due_at)}: {_error(record)}"
         case Condition.FAILED:
             return _error(record)
         case Condition.PAUSED:

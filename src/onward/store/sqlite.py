@@ -383,11 +383,11 @@ def _records(connection: sqlite3.Connection, block: str, now: datetime, **parame
 
 def _record(row: Sequence[Any], now: datetime) -> Record:
     (id, flow, status, condition, data, version, epoch, attempt, polls, transition, moves, cancelling,
-     entered_at, created_at, updated_at, due_at, owner, lease_until, error) = row  # fmt: skip
+     entered_at, created_at, updated_at, due_at, owner, lease_until, error, excused) = row  # fmt: skip
     return Record(
         id, flow, status, Condition(condition), data, version, epoch, attempt, polls, transition, moves, bool(cancelling),
         _instant(entered_at), _instant(created_at), _instant(updated_at), None if due_at is None else _instant(due_at),
-        owner, None if lease_until is None else _instant(lease_until), error, now,
+        owner, None if lease_until is None else _instant(lease_until), error, now, excused,
     )  # fmt: skip
 
 
@@ -397,7 +397,7 @@ def _entry(row: Sequence[Any]) -> Entry:
     return Entry(id, version, _instant(at), kind, source, target, transition, attempt, epoch, actor, seconds, reason, data)
 
 
-_COMMIT_WIDTH = 18
+_COMMIT_WIDTH = 19
 _COMMIT_ROW = "(" + ", ".join("?" * _COMMIT_WIDTH) + ")"
 _by_id = operator.attrgetter("id")
 
@@ -414,7 +414,7 @@ def _commit_row(record: Record, change: Change) -> tuple[Any, ...]:
         change.polls, change.transition, change.moves, change.cancelling,
         None if pause is None else pause // _MICROSECOND if pause else 0,
         change.enters, change.goes_on, change.error, change.kind,
-        None if change.took is None else int(change.took * 1e6), change.reason,
+        None if change.took is None else int(change.took * 1e6), change.reason, change.excused,
     )  # fmt: skip
 
 
@@ -426,7 +426,7 @@ def _fenced(item: Commit) -> Fenced:
 def _act_values(record: Record, change: Change, now: int, actor: str, reason: str | None) -> dict[str, Any]:
     return {
         "id": record.id, "version": record.version, "now": now, "status": change.status,
-        "condition": change.condition.value, "attempt": change.attempt, "polls": change.polls,
+        "condition": change.condition.value, "attempt": change.attempt, "excused": change.excused, "polls": change.polls,
         "transition": change.transition, "moves": change.moves, "cancelling": change.cancelling,
         "due_at": None if change.due_after is None else now + change.due_after // _MICROSECOND,
         "enters": change.enters, "error": change.error, "kind": change.kind, "actor": actor, "reason": reason,
@@ -441,5 +441,5 @@ def _after(record: Record, change: Change, now: datetime) -> Record:
         record.version + 1, record.epoch, change.attempt, change.polls, change.transition, change.moves, change.cancelling,
         now if change.enters else record.entered_at, record.created_at, max(record.updated_at, now),
         None if change.due_after is None else now + change.due_after,
-        record.owner if stays else None, record.lease_until if stays else None, change.error, now, change.process,
+        record.owner if stays else None, record.lease_until if stays else None, change.error, now, change.excused, change.process,
     )  # fmt: skip

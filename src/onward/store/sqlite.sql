@@ -16,6 +16,7 @@ CREATE TABLE onward_process (
     version     INTEGER NOT NULL,
     epoch       INTEGER NOT NULL,
     attempt     INTEGER NOT NULL,
+    excused     INTEGER NOT NULL DEFAULT 0,
     polls       INTEGER NOT NULL,
     transition  INTEGER NOT NULL,
     moves       INTEGER NOT NULL,
@@ -81,7 +82,7 @@ END;
 
 -- name: columns
 id, flow, status, {condition}, data, version, epoch, attempt, polls, transition, moves, cancelling,
-entered_at, created_at, updated_at, due_at, owner, lease_until, error
+entered_at, created_at, updated_at, due_at, owner, lease_until, error, excused
 
 -- name: condition
 -- As it is seen at :now. The row says what was decided; a lease or a clock can make it running or ready.
@@ -135,7 +136,7 @@ SELECT json_group_array(json_array({columns})) FROM onward_process WHERE id IN (
 -- than were given, `committed` says which. Short groups are filled up with rows of NULL, which match nothing. ?1 is now.
 UPDATE onward_process AS p
    SET status = item.status, condition = item.condition, data = ifnull(item.data, p.data),
-       version = p.version + 1, attempt = item.attempt, polls = item.polls, transition = item.transition,
+       version = p.version + 1, attempt = item.attempt, excused = item.excused, polls = item.polls, transition = item.transition,
        moves = item.moves, cancelling = item.cancelling, due_at = ?1 + item.due_after,
        entered_at = CASE item.enters WHEN 1 THEN ?1 ELSE p.entered_at END,
        updated_at = max(p.updated_at, ?1),  -- stamps of one process never go back, whatever the clock does
@@ -143,8 +144,8 @@ UPDATE onward_process AS p
        lease_until = CASE item.goes_on WHEN 1 THEN p.lease_until END,
        error = item.error, kind = item.kind, actor = p.owner, took = item.took, reason = item.reason
   FROM (WITH given (id, version, epoch, status, condition, data, attempt, polls, transition, moves, cancelling,
-                    due_after, enters, goes_on, error, kind, took, reason) AS (
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
+                    due_after, enters, goes_on, error, kind, took, reason, excused) AS (
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
         SELECT * FROM given) AS item
  WHERE p.id = item.id AND p.version = item.version AND p.epoch = item.epoch AND p.owner IS NOT NULL
 
@@ -164,7 +165,7 @@ SELECT json_group_array(item.key) FROM json_each(:items) AS item
 -- name: act
 -- A person's commit: no epoch is asked for, and a new one fences whoever is running it.
 UPDATE onward_process
-   SET status = :status, condition = :condition, version = version + 1, epoch = epoch + 1, attempt = :attempt,
+   SET status = :status, condition = :condition, version = version + 1, epoch = epoch + 1, attempt = :attempt, excused = :excused,
        polls = :polls, transition = :transition, moves = :moves, cancelling = :cancelling, due_at = :due_at,
        entered_at = CASE :enters WHEN 1 THEN :now ELSE entered_at END, updated_at = max(updated_at, :now),
        owner = NULL, lease_until = NULL, error = :error, kind = :kind, actor = :actor, took = NULL, reason = :reason

@@ -51,16 +51,16 @@ def change(record: Record, kind: str, condition: Condition, after: timedelta | N
     kept = Change(
         kind, record.status, condition, after, record.attempt, record.polls, record.transition, record.moves, record.cancelling
     )
-    return replace(kept, **fields)
+    return replace(kept, **{"excused": record.excused, **fields})
 
 
 def moved(record: Record, data: str | None = None, **fields: Any) -> Change:
-    step = {"status": "sent", "transition": record.transition + 1, "moves": record.moves + 1, "attempt": 1}
+    step = {"status": "sent", "transition": record.transition + 1, "moves": record.moves + 1, "attempt": 1, "excused": 0}
     return change(record, "moved", Condition.READY, NOW, **{**step, "data": data, "enters": True, "goes_on": True, **fields})
 
 
 def not_yet(record: Record, after: timedelta = SECOND, **fields: Any) -> Change:
-    return change(record, "not yet", Condition.WAITING, after, attempt=0, polls=record.polls + 1, **fields)
+    return change(record, "not yet", Condition.WAITING, after, excused=record.attempt, polls=record.polls + 1, **fields)
 
 
 def failed(record: Record, error: str = "no stamps") -> Change:
@@ -68,7 +68,7 @@ def failed(record: Record, error: str = "no stamps") -> Change:
 
 
 def finished(record: Record) -> Change:
-    step = {"status": "done", "transition": record.transition + 1, "attempt": 0}
+    step = {"status": "done", "transition": record.transition + 1, "attempt": 0, "excused": 0}
     return change(record, "moved", Condition.FINISHED, None, **step, enters=True)
 
 
@@ -284,7 +284,9 @@ class StoreContract:
             lambda r: moved(r, data='{"n":1}', took=0.25),
             lambda r: change(r, "saved", Condition.READY, NOW, data='{"n":2}', goes_on=True),
             lambda r: not_yet(r, data='{"n":2}'),
-            lambda r: change(r, "retry", Condition.RETRYING, 2 * SECOND, error="no", reason="no", moves=0),
+            lambda r: change(
+                r, "retry", Condition.RETRYING, 2 * SECOND, error="no", reason="no", moves=0, excused=1, cancelling=True
+            ),
             finished,
         ]
         for version, make in enumerate(line, 1):
@@ -500,7 +502,16 @@ class StoreContract:
     ) -> None:
         [running] = await claimed(store, "a")
         clock.advance(1)
-        after = await rival.act(running, paused(running), "ann", "the street is closed")
+        pause = replace(paused(running), excused=running.attempt, polls=7, moves=5, cancelling=True, error="closed")
+        after = await rival.act(running, pause, "ann", "the street is closed")
+        assert (after.attempt, after.excused, after.polls, after.moves, after.cancelling, after.error) == (
+            1,
+            1,
+            7,
+            5,
+            True,
+            "closed",
+        )
         assert (after.version, after.epoch, after.condition, after.due_at) == (1, running.epoch + 1, Condition.PAUSED, None)
         assert (after.owner, after.lease_until, after.updated_at) == (None, None, clock.now())
         assert bare(after) == bare(await agree(store, "a"))
@@ -587,7 +598,8 @@ class StoreContract:
             clock.advance(0 if n % 3 else 1)
             order.append(f"p{n:02}")
             await store.insert([new(order[-1])], "ann")
-        pages, before = [], ""
+        pages: list[str] = []
+        before = ""
         while (page := await store.find(Search(before=before, limit=4))) and len(pages) <= 25:
             pages += [record.id for record in page]
             before = pages[-1]
