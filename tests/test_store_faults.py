@@ -15,12 +15,13 @@ import subprocess
 import sys
 import textwrap
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from onward.errors import Fenced, StoreError
-from onward.ports import Search
+from onward.ports import NewProcess, Search
 from onward.process import Record
 from onward.store.sqlite import SqliteStore
 from onward.testing import ManualClock
@@ -534,3 +535,28 @@ async def test_the_log_is_kept_short_while_it_is_written(store: SqliteStore, pat
         written += sum(len(record.data) for record in records)
         longest = max(longest, Path(f"{path}-wal").stat().st_size)
     assert written > 6_000_000 and longest < 2_000_000
+
+
+async def test_a_row_with_an_impossible_instant_holds_up_nobody(tmp_path: Path) -> None:
+    store = SqliteStore(str(tmp_path / "a.db"), ManualClock())
+    await store.open()
+    try:
+        await store.insert([NewProcess("good", "f", "s", "{}"), NewProcess("spoiled", "f", "s", "{}")], "test")
+        raw = sqlite3.connect(tmp_path / "a.db")
+        raw.execute("UPDATE onward_process SET created_at = 9e18, due_at = -9e18 WHERE id = 'spoiled'")
+        raw.commit()
+        raw.close()
+        assert {record.id for record in await store.find(Search())} == {"good", "spoiled"}
+        assert {record.id for record in await store.claim([("f", "s")], "w", 10, timedelta(seconds=5))} == {"good", "spoiled"}
+    finally:
+        await store.close()
+
+
+async def test_opening_twice_is_refused(tmp_path: Path) -> None:
+    store = SqliteStore(str(tmp_path / "a.db"), ManualClock())
+    await store.open()
+    try:
+        with pytest.raises(StoreError, match="open already"):
+            await store.open()
+    finally:
+        await store.close()

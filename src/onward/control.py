@@ -23,7 +23,7 @@ from onward.process import ID_CHARS_MAX, OVER, Condition, Entry, Process, Record
 P = TypeVar("P", bound=Process[Any])
 
 START_MAX = 500  # processes of one insert; `start_many` takes any number, in portions
-REASON_CHARS_MAX = 500
+REASON_CHARS_MAX = 500  # of who and why: people read them in one line of a table
 PAGE_MAX = 1_000  # rows of one `find` or `history`
 
 

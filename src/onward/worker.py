@@ -32,6 +32,7 @@ LEASE = timedelta(seconds=30)
 LEASE_MIN = timedelta(milliseconds=200)
 CLAIM_MAX = 500  # rows of one claim
 THREADS_MAX = 64  # for sync handlers
+AGAIN_S = 0.01  # between two claims, should one bring nothing though something is due
 IDLE_MAX_S = 5.0  # an idle worker looks at least this often, should every notice have failed
 STORE_PAUSE_MAX_S = 1.0  # between two tries of a commit while the store is in trouble
 GRACE = timedelta(seconds=30)  # for running handlers, after a worker was told to stop
@@ -160,7 +161,7 @@ class Worker:
                 epochs = {id: held.record.epoch for id, held in self._held.items()}
                 self._lost({id: epochs[id] for id in await self._store.taken_away(epochs)})
             full = len(self._held) >= self._concurrency
-            timeout = IDLE_MAX_S if due is None or full else min(IDLE_MAX_S, max(0.0, due.total_seconds()))
+            timeout = IDLE_MAX_S if due is None or full else min(IDLE_MAX_S, max(AGAIN_S, due.total_seconds()))
             await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:

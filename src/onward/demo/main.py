@@ -152,9 +152,8 @@ class Demo:
         await self._look(app, show)
         self._resolved_before = sum(record.transition for record in self._records)
         pending = sum(record.status in PENDING for record in self._records)
-        show.say(
-            f"✂ worker 1 was killed with SIGKILL while {pending} processes wait for answers; {self._resolved_before} stages are resolved"
-        )
+        show.say(f"✂ worker 1 was killed with SIGKILL while {pending} processes wait for answers")
+        show.say(f"  {self._resolved_before} stages are resolved, and stay so")
         another = self._start_worker()
         show.say(f"worker 2 is process {another.pid}; it knows nothing but the rows")
         return another

@@ -33,6 +33,7 @@ CACHE_KB = 16_000
 SQL = load("sqlite.sql")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_EARLIEST, _LATEST = -62_000_000_000_000_000, 253_000_000_000_000_000  # the years 5 and 9987
 # Broken bytes in one column must not take a whole claim down with them.
 _LENIENT_TEXT = functools.partial(str, encoding="utf-8", errors="surrogateescape")
 
@@ -52,6 +53,8 @@ class SqliteStore:
 
     async def open(self) -> None:
         """Opens the file; makes it (mode 0600) or upgrades its schema where needed. Raises StoreError."""
+        if self._pid == os.getpid():
+            raise StoreError(f"{self.path} is open already", hint="one `async with app:` at a time; share the app inside it")
         self._changed = asyncio.Event()  # of this event loop
         if not self._in_memory:
             self._make_file()
@@ -369,7 +372,8 @@ def _micros(instant: datetime) -> int:
 
 
 def _instant(micros: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=micros)
+    # Within what a datetime can say: a row that somebody spoiled must not hold up the ones that are read with it.
+    return _EPOCH + timedelta(microseconds=min(max(micros, _EARLIEST), _LATEST))
 
 
 def _list(connection: sqlite3.Connection, block: str, **parameters: Any) -> list[Any]:
