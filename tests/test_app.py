@@ -251,10 +251,10 @@ class Both(StrEnum):
     PUBLISHED = auto()
 
 
-def article(kind: Any, middle: str, approved: set[str]) -> Flow[Any]:
+def article(kind: Any, middle: str, approved: set[str]) -> tuple[Flow[Any], Any]:
     """draft -> `middle`, which waits until the article is among the approved -> published."""
 
-    class Article(Process[kind]):  # type: ignore[valid-type]  # one for each life of the code
+    class Article(Process[kind]):  # one for each life of the code
         status: kind = kind.DRAFT
 
     here, published = kind(middle), kind.PUBLISHED
@@ -267,22 +267,23 @@ def article(kind: Any, middle: str, approved: set[str]) -> Flow[Any]:
 
     draft.__annotations__["return"] = Literal[tuple(kind)[1:-1]]  # a retired status has to be reachable, by the word at least
     wait.__annotations__["return"] = Literal[here, published]
-    line = stage(wait, every=Every(seconds=60))
-    return Flow(Article, {kind.DRAFT: draft, tuple(kind)[1:-1]: line, published: END}, name="article")
+    line: Any = stage(wait, every=Every(seconds=60))
+    table: Any = {kind.DRAFT: draft, tuple(kind)[1:-1]: line, published: END}
+    return Flow(Article, table, name="article"), Article
 
 
 async def test_new_code_leaves_alone_what_it_does_not_know_and_shows_it_and_code_that_does_goes_on(file_url: str) -> None:
-    old = article(Old, "review", set())
+    old, OldArticle = article(Old, "review", set())
     async with opened(old, url=file_url) as app:
         for id in ("waits", "due"):
-            await app.start(old.model(id=id))
+            await app.start(OldArticle(id=id))
             await app.check(id)
         await app.wake("due")
 
-    new = article(New, "approval", {"waits", "due", "fresh"})
+    new, NewArticle = article(New, "approval", {"waits", "due", "fresh"})
     async with opened(new, url=file_url) as app:  # a deploy: REVIEW is gone
         before = [await app.get(id) for id in ("waits", "due")]
-        await app.start(new.model(id="fresh"))
+        await app.start(NewArticle(id="fresh"))
         await work_off(app)
         assert (await app.get("fresh")).condition is Condition.FINISHED
         for record in before:
@@ -291,7 +292,7 @@ async def test_new_code_leaves_alone_what_it_does_not_know_and_shows_it_and_code
             assert (after.version, after.epoch, after.data, after.owner) == (record.version, record.epoch, record.data, None)
             assert "has no status 'review'" in await app.explain(record.id)
 
-    async with opened(article(Both, "approval", {"due"}), url=file_url) as app:  # and the mending of it
+    async with opened(article(Both, "approval", {"due"})[0], url=file_url) as app:  # and the mending of it
         assert (await app.check("due")).condition is Condition.FINISHED
         assert (await app.get("waits")).condition is Condition.WAITING
 

@@ -8,7 +8,7 @@ import contextvars
 import functools
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import timedelta
 from enum import StrEnum, auto
 from typing import Any, Literal
@@ -213,7 +213,9 @@ async def test_it_cannot_change_the_id() -> None:
     ],
     ids=["type", "item", "none", "object", "nan", "infinity", "surrogate", "5,000 digits", "too large", "50 MB"],
 )
-async def test_data_that_does_not_fit_is_refused_by_name_and_what_was_there_before_stays(field: str, value: Any, said: str) -> None:
+async def test_data_that_does_not_fit_is_refused_by_name_and_what_was_there_before_stays(
+    field: str, value: Any, said: str
+) -> None:
     async def make(job: Job) -> Literal[Step.DONE]:
         job.note = "after"
         setattr(job, field, value)
@@ -320,7 +322,10 @@ class Odd(Exception):
         (ValueError(), "ValueError (test_attempt.py:"),
         (Unprintable(), "Unprintable: (its text cannot be read)"),
         (Odd(), "Odd: (its text cannot be read)"),
-        (ValueError("nul \x00 escape \x1b[31m surrogate \ud800 bidi \u202e"), "nul \ufffd escape \ufffd[31m surrogate \ufffd bidi \ufffd"),
+        (
+            ValueError("nul \x00 escape \x1b[31m surrogate \ud800 bidi \u202e"),
+            "nul \ufffd escape \ufffd[31m surrogate \ufffd bidi \ufffd",
+        ),
         (ValueError("x" * 100_000_000), "xxx… (100,0"),
         (ExceptionGroup("both", [ValueError("one"), KeyError("two")]), "ExceptionGroup: both (2 sub-exceptions)"),
         (BaseException("odd"), "BaseException: odd"),
@@ -493,9 +498,7 @@ async def test_the_deadline_of_the_stage_cuts_an_attempt_off_and_leads_on() -> N
     async def left(way: Way) -> Literal[Fork.RIGHT]:
         return Fork.RIGHT
 
-    flow = Flow(
-        Way, {Fork.GO: stage(go, within=0.1, otherwise=Fork.LEFT, timeout=60), Fork.LEFT: left, Fork.RIGHT: END}
-    )
+    flow = Flow(Way, {Fork.GO: stage(go, within=0.1, otherwise=Fork.LEFT, timeout=60), Fork.LEFT: left, Fork.RIGHT: END})
     async with opened(flow) as app:
         begun = time.monotonic()
         await app.start(Way(id="a"))
@@ -631,7 +634,7 @@ async def read_variable() -> str:
 async def generators_work() -> None:
     closed: list[int] = []
 
-    async def numbers() -> AsyncIterator[int]:
+    async def numbers() -> AsyncGenerator[int, None]:
         try:
             for number in range(5):
                 await nap()
@@ -666,7 +669,7 @@ async def waiting_for_others_works() -> None:
     producer = asyncio.create_task(produce())
     assert [await queue.get() for _ in range(3)] == [0, 1, 2]
     await producer
-    assert await asyncio.gather(nap(), asyncio.to_thread(lambda: 5)) == [None, 5]
+    assert list(await asyncio.gather(nap(), asyncio.to_thread(lambda: 5))) == [None, 5]
     done, _ = await asyncio.wait([asyncio.create_task(nap())])
     assert len(done) == 1
     async with asyncio.Lock(), asyncio.Semaphore(1):

@@ -336,9 +336,7 @@ async def test_broken_bytes_in_other_columns_harm_nobody_else(file_url: str, pat
         for id, column in (("e", "error"), ("s", "status"), ("f", "flow")):
             put(path, id)
             with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-                connection.execute(
-                    f"UPDATE onward_process SET {column} = cast(? AS TEXT) WHERE id = ?", (b"caf\xc3", id)
-                )
+                connection.execute(f"UPDATE onward_process SET {column} = cast(? AS TEXT) WHERE id = ?", (b"caf\xc3", id))
         put(path, "x")
         with contextlib.closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("UPDATE onward_process SET id = cast(? AS TEXT) WHERE id = 'x'", (b"x\xc3",))

@@ -17,7 +17,7 @@ import pytest
 from conftest import Job, Step, kinds, one_stage, opened, work_off, working
 from pydantic import BaseModel
 
-from onward import END, Condition, Context, Every, Flow, InvalidData, LeaseLost, Onward, Process, Record, Retry, StoreError, stage
+from onward import END, Condition, Context, Every, Flow, LeaseLost, Onward, Process, Record, Retry, StoreError, stage
 from onward.codec import PAYLOAD_MAX
 from onward.testing import ManualClock
 
@@ -189,9 +189,7 @@ async def test_resources_that_cannot_be_opened_end_the_worker_with_their_error_a
     class Other(Job):
         pass
 
-    async with opened(
-        one_stage(make, lifespan=good), Flow(Other, {Step.MAKE: stage(make), Step.DONE: END}, lifespan=bad)
-    ) as app:
+    async with opened(one_stage(make, lifespan=good), Flow(Other, {Step.MAKE: stage(make), Step.DONE: END}, lifespan=bad)) as app:
         await app.start(Other(id="a"))
         with pytest.raises(Trouble, match="no route"):
             await work_off(app)

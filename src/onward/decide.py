@@ -116,44 +116,18 @@ def overdue(flow: Flow[Any], record: Record) -> Change | None:
 
 def saved(record: Record, data: str) -> Change:
     """What `ctx.save()` commits: the data, and the attempt goes on."""
-    return Change(
-        kind="saved",
-        status=record.status,
-        condition=Condition.READY,
-        due_after=NOW,
-        attempt=record.attempt,
-        excused=record.excused,
-        polls=record.polls,
-        transition=record.transition,
-        moves=record.moves,
-        cancelling=record.cancelling,
-        data=data,
-        error=record.error,
-        goes_on=True,
-    )
+    change = _stay(record, "saved", Condition.READY, NOW)
+    change.data, change.goes_on = data, True
+    return change
 
 
 def _not_yet(line: Stage[Any], record: Record, outcome: Returned) -> Change:
     assert line.every is not None  # the flow was proven, and attempt() refuses what was not declared
-    pause = line.every.pause(record.polls, record.id)
-    if line.within is not None:  # look once more when the deadline passes, not after it
-        left = line.within - (record.as_of - record.entered_at) - timedelta(seconds=outcome.took)
-        pause = max(NOW, min(pause, left))
-    return Change(
-        kind="not yet",
-        status=record.status,
-        condition=Condition.WAITING,
-        due_after=pause,
-        attempt=record.attempt,
-        excused=record.attempt,
-        polls=record.polls + 1,
-        transition=record.transition,
-        moves=0,
-        cancelling=record.cancelling,
-        data=outcome.data,
-        process=outcome.process,
-        took=outcome.took,
-    )
+    pause = _in_time(line, record, line.every.pause(record.polls, record.id), outcome.took)
+    change = _stay(record, "not yet", Condition.WAITING, pause)
+    change.data, change.process, change.took = outcome.data, outcome.process, outcome.took
+    change.polls, change.excused, change.moves, change.error = record.polls + 1, record.attempt, 0, None
+    return change
 
 
 def _go(
@@ -201,25 +175,12 @@ def _after_failure(flow: Flow[Any], line: Stage[Any], record: Record, failed: Fa
     pause = None if failed.permanent else line.retry.pause(record.tries, record.id)
     if pause is None:
         return _give_up(flow, line, record, failed.error, failed.took)
-    pause = pause if failed.delay is None else failed.delay
-    if line.within is not None:
-        left = line.within - (record.as_of - record.entered_at) - timedelta(seconds=failed.took)
-        pause = max(NOW, min(pause, left))
-    return Change(
-        kind="retry",
-        status=record.status,
-        condition=Condition.RETRYING,
-        due_after=pause,
-        attempt=record.attempt,
-        excused=record.excused,
-        polls=record.polls,
-        transition=record.transition,
-        moves=0 if pause else record.moves,  # a pause of nothing is no wait
-        cancelling=record.cancelling,
-        error=failed.error,
-        reason=failed.error,
-        took=failed.took,
-    )
+    pause = _in_time(line, record, pause if failed.delay is None else failed.delay, failed.took)
+    change = _stay(record, "retry", Condition.RETRYING, pause)
+    change.error = change.reason = failed.error
+    change.took = failed.took
+    change.moves = 0 if pause else record.moves  # a pause of nothing is no wait
+    return change
 
 
 def _give_up(flow: Flow[Any], line: Stage[Any], record: Record, error: str, took: float | None) -> Change:
@@ -231,86 +192,14 @@ def _give_up(flow: Flow[Any], line: Stage[Any], record: Record, error: str, took
 
 
 def _fail(record: Record, error: str, took: float | None) -> Change:
-    return Change(
-        kind="failed",
-        status=record.status,
-        condition=Condition.FAILED,
-        due_after=None,
-        attempt=record.attempt,
-        excused=record.excused,
-        polls=record.polls,
-        transition=record.transition,
-        moves=0,
-        cancelling=record.cancelling,
-        error=error,
-        reason=error,
-        took=took,
-    )
-
-
-# -- what a person may ask for ------------------------------------------------------------------------------------
-# `record.condition` is what the person saw; the commit is refused if the version has moved on since.
-
-
-def wake(record: Record) -> Change:
-    """Due now, instead of at the end of its wait or pause."""
-    if record.condition not in (Condition.WAITING, Condition.RETRYING):
-        raise _refused("wake", record)
-    return _asked(record, "woken", Condition.READY, NOW)
-
-
-def retry(record: Record) -> Change:
-    """Goes on from where it failed, with all attempts and the stage's whole time before it again."""
-    if record.condition not in (Condition.FAILED, Condition.RETRYING):
-        raise _refused("retry", record)
-    change = _asked(record, "retried", Condition.READY, NOW)
-    change.excused, change.moves, change.enters, change.error = record.attempt, 0, True, None
+    change = _stay(record, "failed", Condition.FAILED, None)
+    change.error = change.reason = error
+    change.took, change.moves = took, 0
     return change
 
 
-def pause(record: Record) -> Change:
-    """Nothing happens until somebody resumes it. A running attempt loses its right to commit, and is stopped."""
-    # No due time: it is over or waits for a person already, also where this code does not know it and calls it orphaned.
-    if record.due_at is None or record.condition in RESTING:
-        raise _refused("pause", record)
-    return _asked(record, "paused", Condition.PAUSED, None)
-
-
-def resume(record: Record) -> Change:
-    if record.condition is not Condition.PAUSED:
-        raise _refused("resume", record)
-    return _asked(record, "resumed", Condition.READY, NOW)
-
-
-def cancel(flow: Flow[Any], record: Record) -> Change:
-    """Goes on at `on_cancel`, so that its clean-up runs, and ends *cancelled*; without `on_cancel` it ends here."""
-    if record.condition in OVER:
-        raise _refused("cancel", record)
-    if record.cancelling:
-        raise Refused(
-            f"{record.flow} {record.id} is cancelled already and cleans up, now at {record.status}",
-            hint=f"to give up its clean-up as well: onward stop {record.id}",
-        )
-    if flow.on_cancel is None:
-        return _asked(record, "cancelled", Condition.CANCELLED, None)
-    # A moment later: an attempt that is cut off may be about to make something, and its clean-up has to find that.
-    change = _asked(record, "cancelled", Condition.WAITING, SETTLE)
-    if flow.is_end(flow.on_cancel):  # nobody claims a row at END
-        change.condition, change.due_after = Condition.CANCELLED, None
-    change.status, change.transition, change.cancelling = flow.on_cancel, record.transition + 1, True
-    change.attempt = change.excused = change.polls = change.moves = 0
-    change.enters, change.error = True, None
-    return change
-
-
-def stop(record: Record) -> Change:
-    """Ends here and now: no handler runs again, nothing is cleaned up."""
-    if record.condition in OVER:
-        raise _refused("stop", record)
-    return _asked(record, "stopped", Condition.CANCELLED, None)
-
-
-def _asked(record: Record, kind: str, condition: Condition, due_after: timedelta | None) -> Change:
+def _stay(record: Record, kind: str, condition: Condition, due_after: timedelta | None) -> Change:
+    """A change that leaves everything else as it is."""
     return Change(
         kind=kind,
         status=record.status,
@@ -324,6 +213,76 @@ def _asked(record: Record, kind: str, condition: Condition, due_after: timedelta
         cancelling=record.cancelling,
         error=record.error,
     )
+
+
+def _in_time(line: Stage[Any], record: Record, pause: timedelta, took: float) -> timedelta:
+    """`pause`, but no longer than until the stage's deadline: then is the time to look again, and not after it."""
+    if line.within is None:
+        return pause
+    left = line.within - (record.as_of - record.entered_at) - timedelta(seconds=took)
+    return max(NOW, min(pause, left))
+
+
+# -- what a person may ask for ------------------------------------------------------------------------------------
+# `record.condition` is what the person saw; the commit is refused if the version has moved on since.
+
+
+def wake(record: Record) -> Change:
+    """Due now, instead of at the end of its wait or pause."""
+    if record.condition not in (Condition.WAITING, Condition.RETRYING):
+        raise _refused("wake", record)
+    return _stay(record, "woken", Condition.READY, NOW)
+
+
+def retry(record: Record) -> Change:
+    """Goes on from where it failed, with all attempts and the stage's whole time before it again."""
+    if record.condition not in (Condition.FAILED, Condition.RETRYING):
+        raise _refused("retry", record)
+    change = _stay(record, "retried", Condition.READY, NOW)
+    change.excused, change.moves, change.enters, change.error = record.attempt, 0, True, None
+    return change
+
+
+def pause(record: Record) -> Change:
+    """Nothing happens until somebody resumes it. A running attempt loses its right to commit, and is stopped."""
+    # No due time: it is over or waits for a person already, also where this code does not know it and calls it orphaned.
+    if record.due_at is None or record.condition in RESTING:
+        raise _refused("pause", record)
+    return _stay(record, "paused", Condition.PAUSED, None)
+
+
+def resume(record: Record) -> Change:
+    if record.condition is not Condition.PAUSED:
+        raise _refused("resume", record)
+    return _stay(record, "resumed", Condition.READY, NOW)
+
+
+def cancel(flow: Flow[Any], record: Record) -> Change:
+    """Goes on at `on_cancel`, so that its clean-up runs, and ends *cancelled*; without `on_cancel` it ends here."""
+    if record.condition in OVER:
+        raise _refused("cancel", record)
+    if record.cancelling:
+        raise Refused(
+            f"{record.flow} {record.id} is cancelled already and cleans up, now at {record.status}",
+            hint=f"to give up its clean-up as well: onward stop {record.id}",
+        )
+    if flow.on_cancel is None:
+        return _stay(record, "cancelled", Condition.CANCELLED, None)
+    # A moment later: an attempt that is cut off may be about to make something, and its clean-up has to find that.
+    change = _stay(record, "cancelled", Condition.WAITING, SETTLE)
+    if flow.is_end(flow.on_cancel):  # nobody claims a row at END
+        change.condition, change.due_after = Condition.CANCELLED, None
+    change.status, change.transition, change.cancelling = flow.on_cancel, record.transition + 1, True
+    change.attempt = change.excused = change.polls = change.moves = 0
+    change.enters, change.error = True, None
+    return change
+
+
+def stop(record: Record) -> Change:
+    """Ends here and now: no handler runs again, nothing is cleaned up."""
+    if record.condition in OVER:
+        raise _refused("stop", record)
+    return _stay(record, "stopped", Condition.CANCELLED, None)
 
 
 _WHAT_FITS = {

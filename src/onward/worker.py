@@ -77,6 +77,7 @@ class Worker:
         self._held: dict[str, _Held] = {}
         self._stuck: set[asyncio.Task[Record | None]] = set()
         self._draining = False
+        self._over = False
         self._wakeup = asyncio.Event()
 
     # -- being a worker ---------------------------------------------------------------------------------------
@@ -94,6 +95,7 @@ class Worker:
             finally:
                 self.drain()
                 await self._let_go()
+                self._over = True
 
     async def check(self, record: Record) -> Record | None:
         """Drives this one process now, if it is due, until it rests. None if it cannot be had."""
@@ -105,6 +107,7 @@ class Worker:
             finally:
                 self.drain()
                 await self._let_go()
+                self._over = True
         return None
 
     def drain(self) -> None:
@@ -256,6 +259,8 @@ class Worker:
             except Fenced:
                 raise
             except StoreError as error:
+                if self._over:  # a handler outlived its worker and the store: nothing comes back to wait for
+                    raise LeaseLost(f"{record.id}: its worker is over") from None
                 logger.warning("%s: its commit waits for the store: %s", record.id, error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, STORE_PAUSE_MAX_S)

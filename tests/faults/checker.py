@@ -61,7 +61,10 @@ class Found:
             history: dict[str, list[dict[str, Any]]] = defaultdict(list)
             for entry in connection.execute("SELECT * FROM onward_history ORDER BY process_id, version, seq"):
                 history[entry["process_id"]].append(dict(entry))
-            steps = {(s["process_id"], s["transition"], s["name"]): s["result"] for s in connection.execute("SELECT * FROM onward_step")}
+            steps = {
+                (s["process_id"], s["transition"], s["name"]): s["result"]
+                for s in connection.execute("SELECT * FROM onward_step")
+            }
             integrity = connection.execute("PRAGMA integrity_check").fetchone()[0] if deep else "ok"
             connection.execute("COMMIT")
         return Found(rows, history, steps, integrity)
@@ -74,7 +77,7 @@ def check(folder: Path, programs: Iterable[Program] = (), *, at_rest: bool = Tru
     """
     verdict, found = Verdict(), Found.read(folder)
     books = {name: list(_books(folder, name)) for name in ("started", "acks", "claims", "effects", "once", "refused")}
-    excused = {p.boot for p in programs if p.exited == -9} | {p.boot for p in programs if p.stops}
+    excused = {program.boot for program in programs if program.exited != 0 or program.stops}
     _acknowledged(verdict, found, books)
     _chains(verdict, found)
     _grants(verdict, found, books)
@@ -256,7 +259,7 @@ def _takeovers(verdict: Verdict, found: Found, books: dict[str, list[list[Any]]]
     claims = {(id, epoch): (boot, at) for boot, id, epoch, _, _, _, at in books["claims"]}
     for boot, id, epoch, version, attempt, _, at in books["claims"]:
         entry = next(iter(found.history.get(id, ())[version : version + 1]), None)
-        left = entry["attempt"] if entry is not None and entry["kind"] == "retry" else 0
+        left = entry["attempt"] if entry is not None and entry["kind"] in ("retry", "not yet") else 0
         if entry is not None and entry["kind"] != "saved" and attempt > left + 1:
             verdict.counts["takeovers"] += 1
             if (id, epoch - 1) in claims:

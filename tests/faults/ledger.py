@@ -115,7 +115,7 @@ def pause(ledger: Ledger, ctx: Context) -> float:
 RUNNING: ContextVar[Record] = ContextVar("RUNNING")  # so that a sub-step can note whose it is; it reaches threads as well
 
 
-def _act(name: str) -> str:
+def act(name: str) -> str:
     record = RUNNING.get()
     token = f"{BOOKS.boot}/{record.epoch}/{random.getrandbits(40):x}"
     BOOKS.note("once", "ran", record.id, record.transition, name, record.epoch, token)
@@ -123,12 +123,12 @@ def _act(name: str) -> str:
 
 
 def charge() -> str:
-    return _act("charge")
+    return act("charge")
 
 
 async def pack(item: str) -> str:
     await asyncio.sleep(0.001)
-    return _act(f"pack:{item}")
+    return act(f"pack:{item}")
 
 
 def _keep(ledger: Ledger, ctx: Context, name: str, token: str) -> None:

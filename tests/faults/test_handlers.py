@@ -67,7 +67,7 @@ def test_a_handler_that_never_returns_is_cut_off_and_tried_again(nursery: Nurser
         assert "took longer than 0.3 s and was cut off" in entries[2]["reason"]
 
 
-def test_a_handler_that_ignores_its_cancellation_loses_its_lease_and_is_fenced(nursery: Nursery, tmp_path: Path) -> None:
+def test_a_handler_that_ignores_its_cancellation_loses_its_lease_and_its_worker_can_end(nursery: Nursery, tmp_path: Path) -> None:
     deaf = nursery.start(
         "work", tmp_path, trouble=trouble(Status.DEAF), lease=LEASE_S, concurrency=1, constants={"IGNORED_S": 0.3}
     )
@@ -75,13 +75,10 @@ def test_a_handler_that_ignores_its_cancellation_loses_its_lease_and_is_fenced(n
     other = nursery.start("work", tmp_path, trouble=trouble(Status.SLOW, 3), lease=LEASE_S, until_idle=True)
     assert other.wait() == 0, other.log()
     assert other.exited_at - deaf.born_at < DEAF_S  # it did not wait for the deaf one
-    time.sleep(max(0.0, deaf.born_at + DEAF_S + 0.5 - time.monotonic()))
-    assert [line[0] for line in deaf.book("refused")].count("commit") == 1
-    assert deaf.exited is not None or deaf.end() == 0
-    # All its slots were taken by such a handler, which it says; it was ended by that, and held nothing any more.
-    assert "ignores its timeout" in deaf.log()
-    verdict = check(tmp_path, [deaf, other])
-    assert [violation for violation in verdict.violations if not violation.startswith("C9")] == []
+    # Its only slot was taken for good: it says so and ends, as soon as that handler lets it, and writes nothing any more.
+    assert deaf.wait(DEAF_S + SOON_S) == 1
+    assert "ignores its timeout" in deaf.log() and "all 1 slots are taken" in deaf.log()
+    check(tmp_path, [deaf, other]).assert_clean()
     assert done_by(tmp_path) == {other.boot: 4}
 
 
@@ -89,6 +86,7 @@ def test_a_worker_with_slots_left_outlives_a_handler_that_ignores_its_cancellati
     deaf = nursery.start("work", tmp_path, trouble=trouble(Status.DEAF), lease=LEASE_S, constants={"IGNORED_S": 0.3})
     wait_for_effect(deaf)
     time.sleep(DEAF_S + 0.5)
+    assert [line[0] for line in deaf.book("refused")].count("commit") == 1
     other = nursery.start("work", tmp_path, trouble=trouble(Status.SLOW, 3), lease=LEASE_S, until_idle=True)
     assert other.wait() == 0, other.log()
     assert deaf.end() == 0, deaf.log()
@@ -113,8 +111,22 @@ def test_whatever_a_handler_raises_ends_its_attempt_and_nothing_else(nursery: Nu
     }
 
 
-def test_a_handler_that_kills_its_worker_every_time_is_parked_and_takes_nobody_with_it(nursery: Nursery, tmp_path: Path) -> None:
-    asked = [*trouble(Status.SLOW, 20, seconds=0.05), *trouble(Status.DEADLY)]
+@pytest.mark.parametrize(
+    "bystander",
+    [
+        Status.SLOW,  # may be tried more often than the deadly one
+        pytest.param(
+            Status.STRICT,  # just as often
+            marks=pytest.mark.xfail(
+                strict=True, reason="a claim takes suspects together, so those that were there each time are parked as well"
+            ),
+        ),
+    ],
+)
+def test_a_handler_that_kills_its_worker_every_time_is_parked_and_takes_nobody_with_it(
+    nursery: Nursery, tmp_path: Path, bystander: Status
+) -> None:
+    asked = [*trouble(bystander, 20, seconds=0.05), *trouble(Status.DEADLY)]
     lives: list[Program] = []
     while not lives or (lives[-1].wait() == -9 and len(lives) < 30):
         lives.append(nursery.start("work", tmp_path, trouble=asked, lease=LEASE_S, until_idle=True))
@@ -122,7 +134,7 @@ def test_a_handler_that_kills_its_worker_every_time_is_parked_and_takes_nobody_w
     print(f"\n{len(lives) - 1} workers died of it")
     check(tmp_path, lives, failed={"deadly-0"}).assert_clean()
     row = Found.read(tmp_path).rows["deadly-0"]
-    assert "begun 5 times" in row["error"] and "died" in row["error"]
+    assert "begun 3 times" in row["error"] and "died" in row["error"]
 
 
 # -- being told to stop -------------------------------------------------------------------------------------------
@@ -189,7 +201,8 @@ def test_stopping_again_and_again_in_the_middle_of_commits_loses_nothing_and_lea
         crash = f"{slow}:{draw.randint(2, 5)}:sleep=0.15"
         worker = nursery.start("work", tmp_path, start=start, lease=LONG_LEASE_S, grace=draw.choice([0.0, 5.0]), crash=crash)
         lives.append(worker)
-        time.sleep(draw.uniform(0.05, 0.3))
+        wait_for_effect(worker)
+        time.sleep(draw.uniform(0.0, 0.2))
         assert worker.end() == 0, worker.log()
     healer = nursery.start("work", tmp_path, start=start, lease=LONG_LEASE_S, until_idle=True)
     assert healer.wait(20) == 0, healer.log()

@@ -27,6 +27,7 @@ class Status(StrEnum):
     RAISING_IN_A_THREAD = auto()
     RAISING_IN_A_MAP = auto()
     SLOW = auto()
+    STRICT = auto()
     DONE = auto()
 
 
@@ -45,7 +46,7 @@ class Strange(BaseException):
 ERRORS: dict[str, type[BaseException]] = {
     error.__name__: error
     for error in (
-        SystemExit, KeyboardInterrupt, Strange, GeneratorExit, StopIteration, StopAsyncIteration, asyncio.CancelledError,
+        SystemExit, KeyboardInterrupt, Strange, StopIteration, StopAsyncIteration, asyncio.CancelledError,
         TimeoutError, MemoryError, RecursionError, ValueError,
     )
 }  # fmt: skip
@@ -70,6 +71,7 @@ async def send_on(
     Status.RAISING_IN_A_THREAD,
     Status.RAISING_IN_A_MAP,
     Status.SLOW,
+    Status.STRICT,
 ]:
     assert trouble.kind is not Status.SENT and trouble.kind is not Status.DONE
     return trouble.kind
@@ -99,7 +101,7 @@ async def ignore_cancellation(trouble: Trouble, ctx: Context) -> Done:
         until = time.monotonic() + DEAF_S
         while ctx.attempt == 1 and time.monotonic() < until:
             try:
-                await asyncio.sleep(DEAF_S)
+                await asyncio.sleep(max(0.0, until - time.monotonic()))
             except asyncio.CancelledError:
                 pass
     return _done(trouble)
@@ -128,14 +130,15 @@ def raise_once_in_a_thread(trouble: Trouble, ctx: Context) -> Done:
 
 
 async def raise_once_in_a_map(trouble: Trouble, ctx: Context) -> Done:
-    async def one(item: int) -> int:
+    async def one(item: str) -> str:
         await asyncio.sleep(0)
-        if ctx.attempt == 1 and item == 1:
+        if ctx.attempt == 1 and item == "b":
             raise ERRORS[trouble.error]("planned")
-        return item
+        return ledger.act(f"one:{item}")
 
+    ledger.RUNNING.set(ctx.record)
     with ledger.effect(ctx):
-        await ctx.map(one, range(3))
+        await ctx.map(one, ledger.MAPPED_ITEMS)
     return _done(trouble)
 
 
@@ -146,6 +149,7 @@ async def take_time(trouble: Trouble, ctx: Context) -> Done:
 
 
 SOON = Retry(attempts=5, first=0.02, longest=0.05)
+STRICT = Retry(attempts=3, first=0.02)
 
 FLOW = Flow(
     Trouble,
@@ -155,11 +159,12 @@ FLOW = Flow(
         Status.BLOCKING_A_THREAD: stage(block_a_thread, retry=SOON),
         Status.ENDLESS: stage(never_return, retry=SOON, timeout=0.3),
         Status.DEAF: stage(ignore_cancellation, retry=SOON, timeout=0.3),
-        Status.DEADLY: stage(kill_the_worker, retry=SOON),
+        Status.DEADLY: stage(kill_the_worker, retry=STRICT),
         Status.RAISING: stage(raise_once, retry=SOON, timeout=3.0),
         Status.RAISING_IN_A_THREAD: stage(raise_once_in_a_thread, retry=SOON, timeout=3.0),
         Status.RAISING_IN_A_MAP: stage(raise_once_in_a_map, retry=SOON, timeout=3.0),
         Status.SLOW: stage(take_time, retry=SOON),
+        Status.STRICT: stage(take_time, retry=STRICT),
         Status.DONE: END,
     },
 )
