@@ -385,6 +385,20 @@ async def test_the_error_names_the_place_in_the_users_code() -> None:
     assert failed_with(await ran(make), "LookupError: no file 7 (test_attempt.py:", "in helper)")
 
 
+async def test_the_error_of_a_task_group_names_the_first_of_its_causes() -> None:
+    async def child(number: int) -> None:
+        raise LookupError(f"no file {number}")
+
+    async def make(job: Job) -> Literal[Step.DONE]:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(child(7))
+        return Step.DONE
+
+    assert failed_with(
+        await ran(make), "ExceptionGroup", "the first of them: LookupError: no file 7 (test_attempt.py:", "in child)"
+    )
+
+
 async def test_unrecoverable_is_not_tried_again_and_retry_after_is_tried_when_it_says() -> None:
     calls: list[int] = []
 
@@ -508,6 +522,26 @@ async def test_the_deadline_of_the_stage_cuts_an_attempt_off_and_leads_on() -> N
         assert history[-2].reason == "go was not done within 0.1 s"
         assert 0.1 <= time.monotonic() - begun < 10
         assert len(calls) <= 2
+
+
+async def test_a_later_attempt_has_only_what_the_earlier_ones_have_left_of_the_stage() -> None:
+    async def go(way: Way, ctx: Context) -> Literal[Fork.RIGHT]:
+        if ctx.attempt == 1:
+            await asyncio.sleep(0.3)
+            raise RuntimeError
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def left(way: Way) -> Literal[Fork.RIGHT]:
+        return Fork.RIGHT
+
+    line = stage(go, within=0.4, otherwise=Fork.LEFT, retry=Retry(first=0))
+    async with opened(Flow(Way, {Fork.GO: line, Fork.LEFT: left, Fork.RIGHT: END})) as app:
+        await app.start(Way(id="a"))
+        await work_off(app)
+        took = [entry.took for entry in await app.history("a") if entry.kind == "retry"]
+        assert took[0] is not None and took[0] >= 0.3
+        assert took[1] is not None and took[1] < 0.3
 
 
 async def test_a_deadline_that_passes_while_nobody_looks_is_kept_before_the_next_attempt() -> None:

@@ -840,6 +840,29 @@ async def test_a_rivals_commit_stands_and_the_late_one_leaves_no_trace(file_url:
         assert (done.process.note, done.version, done.attempt) == ("by the rival", 1, 0)
 
 
+@pytest.mark.parametrize("ask", ["nothing", "save", "once"])
+async def test_one_who_was_overtaken_cannot_commit_though_the_rival_has_written_nothing_yet(file_url: str, ask: str) -> None:
+    """The version is still the one that it read; the epoch is not."""
+    now = ManualClock()
+    later = ManualClock(now.now() + timedelta(minutes=5))
+
+    async def make(job: Job, ctx: Context) -> Literal[Step.DONE]:
+        async with opened(url=file_url, clock=later) as rival:
+            assert await rival.store.claim([("job", "make")], "rival", 1, timedelta(minutes=5))
+        job.note = "too late"
+        if ask == "save":
+            await ctx.save()
+        elif ask == "once":
+            await ctx.once("it", nothing)
+        return Step.DONE
+
+    async with opened(one_stage(make), url=file_url, clock=now) as app:
+        await app.start(Job(id="a"))
+        held = await app.check("a")
+        assert (held.owner, held.version, held.process.note) == ("rival", 0, "")
+        assert await app.store.steps("a", 0) == {}
+
+
 # -- store trouble ------------------------------------------------------------------------------------------------
 
 

@@ -159,7 +159,7 @@ async def test_what_is_started_while_the_worker_is_idle_is_picked_up_at_once(url
             record = await app.start(Job())
             await app.wait(record.id)
             slowest = max(slowest, time.monotonic() - begun)
-    assert slowest < 0.9
+    assert slowest < 2.5
 
 
 async def test_what_another_program_starts_is_picked_up_soon(file_url: str) -> None:
@@ -170,7 +170,7 @@ async def test_what_another_program_starts_is_picked_up_soon(file_url: str) -> N
             record = await other.start(Job())
             assert (await other.wait(record.id)).process.note == "!"
             slowest = max(slowest, time.monotonic() - begun)
-    assert slowest < 0.9
+    assert slowest < 2.5
 
 
 @pytest.mark.parametrize("options", [{"concurrency": 0}, {"lease": 0.01}, {"lease": -1}])

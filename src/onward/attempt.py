@@ -150,4 +150,6 @@ def _text(error: BaseException) -> str:
         return printable(said)
     frames = traceback.extract_tb(error.__traceback__)[-1:]
     place = "".join(f" ({frame.filename.rpartition('/')[2]}:{frame.lineno} in {frame.name})" for frame in frames)
+    if isinstance(error, BaseExceptionGroup):  # as of a TaskGroup: by itself it says nothing of the cause
+        place += f"; the first of them: {_text(error.exceptions[0])}"
     return printable(f"{type(error).__name__}: {said}{place}" if said else f"{type(error).__name__}{place}")

@@ -24,6 +24,7 @@ P = TypeVar("P", bound=Process[Any])
 
 START_MAX = 500  # processes of one insert; `start_many` takes any number, in portions
 REASON_CHARS_MAX = 500  # of who and why: people read them in one line of a table
+ACT_TRIES = 20  # of an action on a process that moves on between each look and the act
 PAGE_MAX = 1_000  # rows of one `find` or `history`
 
 
@@ -221,15 +222,21 @@ class Control:
         return await self._act(id, decide.stop, version, reason, actor)
 
     async def _act(self, id: str, decision: Callable[[Record], Change], version: int | None, reason: str, actor: str) -> Record:
-        record = self._seen(await self._row(id))
-        if version is not None and version != record.version:
-            raise Conflict(
-                f"process {id} is at version {record.version} now, not {version}; nothing was changed",
-                hint=f"look again: onward show {id}",
-            )
         note = printable(reason, REASON_CHARS_MAX) or None
-        after = await self.store.act(record, decision(record), _who(actor), note)
-        return self._seen(after)
+        for left in reversed(range(ACT_TRIES)):
+            record = self._seen(await self._row(id))
+            if version is not None and version != record.version:
+                raise Conflict(
+                    f"process {id} is at version {record.version} now, not {version}; nothing was changed",
+                    hint=f"look again: onward show {id}",
+                )
+            try:
+                return self._seen(await self.store.act(record, decision(record), _who(actor), note))
+            except Conflict:
+                # It moved on between our look and the act. Who named no version means the process as it is now.
+                if version is not None or not left:
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     # -- between rows and what people see ---------------------------------------------------------------------
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ WORDS_OF_A_BUG = (
     "Exception ignored", "Exception in callback", "disk image", "constraint failed",
 )  # fmt: skip
 VIOLATIONS_SHOWN = 20
+CLOCKS_DIFFER_S = 0.1
 
 
 @dataclass
@@ -132,7 +135,7 @@ def _chains(verdict: Verdict, found: Found) -> None:
     for id, entries in found.history.items():
         if [entry["version"] for entry in entries] != list(range(len(entries))):
             verdict.say("C2 versions of", id, "are", [entry["version"] for entry in entries])
-        for before, after in zip(entries, entries[1:], strict=False):
+        for before, after in pairwise(entries):
             moved = after["kind"] in ("moved", "gave up", "deadline")
             if after["from_status"] != before["to_status"] or after["transition"] != before["transition"] + moved:
                 verdict.say("C2 the chain of", id, "breaks at version", after["version"])
@@ -175,21 +178,25 @@ def _effects(verdict: Verdict, found: Found, books: dict[str, list[list[Any]]], 
     begun: Counter[tuple[str, int, int]] = Counter()
     ended: Counter[tuple[str, int, int]] = Counter()
     who: dict[tuple[str, int, int], str] = {}
-    for boot, when, id, transition, key, _, epoch, _, _ in books["effects"]:
+    done_at: dict[tuple[str, int, int], float] = {}
+    for boot, when, id, transition, key, _, epoch, _, at in books["effects"]:
         attempt = (id, transition, epoch)
         (begun if when == "before" else ended)[attempt] += 1
-        who[attempt] = boot
+        who[attempt], done_at[attempt] = boot, at
         if key != f"{id}:{transition}":
             verdict.say("C6 the key of", id, "at transition", transition, "was", key)
     committed: set[tuple[str, int, int]] = set()
+    wall = time.time() - time.monotonic()  # the database has the one clock, the books have the other
     for id, entries in found.history.items():
-        for before, entry in zip(entries, entries[1:], strict=False):
+        for before, entry in pairwise(entries):
             attempt = (id, before["transition"], entry["epoch"])
             if entry["kind"] != "saved":
                 committed.add(attempt)
             unseen = entry["from_status"] == "sent"  # the one stage whose handler keeps no books
             if entry["kind"] in BY_HANDLERS and not unseen and not ended[attempt]:
                 verdict.say("C6 version", entry["version"], "of", id, "was committed without its effect")
+            elif entry["kind"] in BY_HANDLERS and not unseen and entry["at"] / 1e6 - wall < done_at[attempt] - CLOCKS_DIFFER_S:
+                verdict.say("C6 version", entry["version"], "of", id, "was committed by somebody before its effect was done")
     released = {(id, epoch) for _, _, id, epoch, _ in books["refused"]}
     for attempt in begun.keys() - committed:
         if who[attempt] not in excused and (attempt[0], attempt[2]) not in released:
@@ -206,7 +213,7 @@ def _steps(verdict: Verdict, found: Found, books: dict[str, list[list[Any]]]) ->
     for _, what, id, transition, name, epoch, token, _ in books["once"]:
         if what == "ran":
             runs[id, transition, name].append((epoch, token))
-    for _, what, id, transition, name, epoch, token, _ in books["once"]:
+    for _, what, id, transition, name, _, token, _ in books["once"]:
         recorded = found.steps.get((id, transition, name))
         if what == "known" and (recorded is None or json.loads(recorded) != token):
             verdict.say("C6 the handler of", id, "was told", token, "for", name, "but recorded is", recorded)

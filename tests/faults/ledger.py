@@ -52,7 +52,7 @@ class Books:
         self.note("acks", record.id, record.version, record.epoch, event.kind, record.status)
 
 
-BOOKS: Books  # of this program; set before the app is opened
+BOOKS = Books(Path(os.devnull), "")  # of this program; replaced before the app is opened
 
 
 class Status(StrEnum):

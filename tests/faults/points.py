@@ -163,7 +163,7 @@ def _wrap_lock() -> None:
 
 def _wrap_opening() -> None:
     connect, opened, closed = SqliteStore._connect_and_migrate, SqliteStore.open, SqliteStore.close
-    statements = sqlite_module.statements
+    statements = vars(sqlite_module)["statements"]
 
     def connect_and_spy(self: SqliteStore) -> sqlite3.Connection:
         trip("migrate-begin")
@@ -213,7 +213,7 @@ def _authorize(action: int, argument: str | None, *_: object) -> int:
 
 def _wrap_writer() -> None:
     together, land, checkpoint = Writer._write_together, Writer._land, Writer._checkpoint
-    transaction = sqlite_module.transaction
+    transaction = vars(sqlite_module)["transaction"]
 
     def write_together(self: Writer, connection: sqlite3.Connection, batch: list[Any]) -> None:
         trip("group-begin")
@@ -328,7 +328,7 @@ async def _to_its_end(write: Coroutine[Any, Any, Any]) -> None:
 
 
 def _wrap_worker() -> None:
-    run_attempt, tell, drain = worker_module.run_attempt, worker_module.tell, Worker.drain
+    run_attempt, tell, drain = vars(worker_module)["run_attempt"], vars(worker_module)["tell"], Worker.drain
 
     async def attempt_and_trip(*arguments: Any) -> Any:
         trip("attempt-begin")

@@ -112,9 +112,8 @@ def go_where_no_way_leads(folder: Path) -> None:
 def twist_an_index(folder: Path) -> None:
     with database(folder) as connection:
         connection.execute("PRAGMA writable_schema = ON")
-        connection.execute(
-            "UPDATE sqlite_schema SET sql = replace(sql, 'created_at, id', 'id, created_at') WHERE name = 'onward_process_created'"
-        )
+        twist = "replace(sql, 'created_at, id', 'id, created_at')"
+        connection.execute(f"UPDATE sqlite_schema SET sql = {twist} WHERE name = 'onward_process_created'")
 
 
 def say_something_bad(folder: Path) -> None:
@@ -123,7 +122,8 @@ def say_something_bad(folder: Path) -> None:
 
 
 def end(number: int) -> str:
-    return f"WHERE process_id = '11-{number}' AND version = (SELECT max(version) FROM onward_history WHERE process_id = '11-{number}')"
+    last = f"SELECT max(version) FROM onward_history WHERE process_id = '11-{number}'"
+    return f"WHERE process_id = '11-{number}' AND version = ({last})"
 
 
 FORGERIES: list[tuple[str, str, Callable[[Path], None]]] = [
@@ -163,6 +163,11 @@ FORGERIES: list[tuple[str, str, Callable[[Path], None]]] = [
     ("an epoch that is forgotten", "C4 epoch", write("claims", bool, lambda line: [line[0], 99, *line[2:]])),
     ("a commit by another worker", "C4 version", sql("UPDATE onward_history SET actor = 'worker-other' WHERE version = 1")),
     ("a commit without its effect", "C6 version", erase("effects", lambda line: line[1] == "11-6" and line[2] == 1)),
+    (
+        "a commit before its effect was done",
+        "C6 version",
+        write("effects", lambda line: line[0] == "after", lambda line: [*line[:-1], line[-1] + 100]),
+    ),
     (
         "an effect that a living worker did not commit",
         "C6 an effect",

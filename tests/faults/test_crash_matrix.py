@@ -5,6 +5,7 @@ All runs are made by two threads beforehand, because a run mostly waits for the 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,8 @@ LEASE_S = 0.4
 NUMBER = 30
 ONCE_IN_A_LIFE = {"migrate-begin", "open-done", "drain", "close-begin"}
 WHILE_DRAINING = {"drain", "release-begin", "release-done"}
+PAIRS = 12
+OFTEN = sorted(POINTS.keys() - ONCE_IN_A_LIFE - WHILE_DRAINING - {"migrate-within", "insert-durable"})
 HEALED_WITHIN_S = 10.0  # three leases, and what a busy machine adds
 
 CASES = [(point, hit) for point in POINTS for hit in (1, 2, 3) if hit == 1 or point not in ONCE_IN_A_LIFE]
@@ -50,16 +53,42 @@ def run(nursery: Nursery, folder: Path, point: str, hit: int) -> None:
 def runs(
     nursery: Nursery, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[dict[tuple[str, int], Future[None]]]:
-    asked = [item.callspec.params["case"] for item in request.session.items if "case" in getattr(item, "callspec", _NONE).params]
+    asked = {item.name for item in request.session.items}
     with ThreadPoolExecutor(2) as pool:
-        yield {case: pool.submit(run, nursery, tmp_path_factory.mktemp(case[0]), *case) for case in asked}
+        yield {
+            case: pool.submit(run, nursery, tmp_path_factory.mktemp(case[0]), *case)
+            for case in CASES
+            if any(name.endswith(f"[{case[0]}-{case[1]}]") for name in asked)
+        }
         pool.shutdown(cancel_futures=True)
 
 
-class _NONE:
-    params: dict[str, object] = {}
-
-
 @pytest.mark.parametrize("case", CASES, ids=[f"{point}-{hit}" for point, hit in CASES])
-def test_killed_at(runs: dict[tuple[str, int], Future[None]], case: tuple[str, int]) -> None:
+def test_nothing_is_lost_or_doubled_by_a_kill_at(runs: dict[tuple[str, int], Future[None]], case: tuple[str, int]) -> None:
     runs[case].result()
+
+
+def test_a_kill_during_the_recovery_from_a_kill_changes_nothing(
+    nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    draw = random.Random(seed)
+    pairs = [(draw.choice(OFTEN), draw.choice(OFTEN)) for _ in range(PAIRS)]
+    print(f"\nseed {seed}")
+    with ThreadPoolExecutor(2) as pool:
+        deaths = sum(pool.map(lambda pair: run_twice(nursery, tmp_path_factory.mktemp("pair"), *pair), pairs))
+    print(f"{deaths} deaths in {PAIRS} pairs")
+    assert deaths >= 1.5 * PAIRS
+
+
+def run_twice(nursery: Nursery, folder: Path, first: str, second: str) -> int:
+    start = {"seed": 9, "number": NUMBER, "pace": 0.03}
+    lives = []
+    for point in (first, second):
+        order = {"start": start, "lease": 0.2, "until_idle": True, "crash": f"{point}:4:kill"}
+        lives.append(nursery.start("work", folder, **order, constants={"CHECKPOINT_AFTER": 60}))
+        assert lives[-1].wait() in (-9, 0), lives[-1].log()
+    healer = nursery.start("work", folder, start=start, lease=LEASE_S, until_idle=True)
+    assert healer.wait() == 0, healer.log()
+    assert check(folder, lives).assert_clean().counts["processes"] == NUMBER
+    return sum(life.exited == -9 for life in lives)

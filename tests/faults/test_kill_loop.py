@@ -21,7 +21,7 @@ SEED = int(os.environ.get("ONWARD_KILL_SEED", str(random.SystemRandom().randrang
 LEASE_S = 1.0
 KILLS_A_MINUTE_MIN, TAKEOVERS_A_MINUTE_MIN = 150, 20
 TAKEOVER_MAX_S = LEASE_S + 1.5  # the rest of a lease, then the next claim of a worker which may just have been born
-LOOK_EVERY = 12  # kills between two looks at the running store
+LOOK_EVERY = 30  # kills between two looks at the running store
 SCALE = SECONDS / 60
 
 

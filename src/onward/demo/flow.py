@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from enum import StrEnum, auto
 from pathlib import PurePath
-from typing import Literal
+from typing import Any, Literal
 
 from openai import APIStatusError, AsyncOpenAI, BadRequestError, NotFoundError
 from openai.types.responses import Response
 from pydantic import BaseModel
 
-from onward import END, Context, Every, Flow, Onward, Process, Retry, RetryAfter, Unrecoverable, stage
+from onward import END, Context, Every, Flow, LeaseLost, Onward, Process, Retry, RetryAfter, Unrecoverable, stage
 
 CALL_SECONDS = 60.0  # one call of the API; the SDK's own limit is ten minutes
 FILE_SECONDS = 86_400  # an uploaded file that everybody forgot deletes itself after a day
@@ -103,10 +103,14 @@ async def create_responses(batch: Batch, ctx: Context) -> Literal[Status.RESPONS
         )
         # Responses cannot be listed, so nobody could find this one again: into the row with its id, now.
         batch.responses[name] = response.id
-        await ctx.save()
+        try:
+            await ctx.save()
+        except LeaseLost:  # somebody cancelled the job meanwhile, and its clean-up will never hear of this one
+            await client.responses.delete(response.id)
+            raise
 
     with api_errors():
-        await all_of(ask(name) for name in batch.files if name not in batch.responses)
+        await all_of(to_its_end(ask(name)) for name in batch.files if name not in batch.responses)
     return Status.RESPONSES_CREATED
 
 
@@ -222,6 +226,16 @@ async def all_of(calls: Iterator[Awaitable[None]]) -> None:
     for error in results:
         if error is not None:
             raise error
+
+
+async def to_its_end(call: Coroutine[Any, Any, None]) -> None:
+    """The call, which is not left half-way even if the handler is cut off: half-way is where it can leave something behind."""
+    task = asyncio.create_task(call)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 @contextmanager
