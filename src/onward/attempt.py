@@ -52,10 +52,6 @@ async def run_attempt(flow: Flow[Any], record: Record, tools: Tools) -> Outcome:
     try:
         status = await _call(flow, line, record, process, tools)
         data, copy = _judge(flow, line, record, process, status)
-    except RetryAfter as asked:
-        return Failed(_text(asked), tools.monotonic() - began, delay=asked.delay)
-    except (Unrecoverable, _Rule, InvalidData) as error:
-        return Failed(_text(error), tools.monotonic() - began, permanent=True)
     except (LeaseLost, GeneratorExit):
         raise
     except asyncio.CancelledError:
@@ -64,8 +60,7 @@ async def run_attempt(flow: Flow[Any], record: Record, tools: Tools) -> Outcome:
             raise
         return Failed("CancelledError: something that the handler awaited was cancelled", tools.monotonic() - began)
     except BaseException as error:  # also SystemExit: a handler ends its attempt, never its worker
-        logger.warning("%s %s: attempt %d failed", record.id, record.status, record.attempt, exc_info=True)
-        return Failed(_text(error), tools.monotonic() - began)
+        return _failed(record, error, tools.monotonic() - began)
     return Returned(status._value_, data, copy, tools.monotonic() - began)
 
 
@@ -138,6 +133,27 @@ def _judge(flow: Flow[Any], line: Stage[Any], record: Record, process: Any, stat
     if process.id != record.id:
         raise _Rule(f"{line.name} changed the id to {printable(repr(process.id), 80)}: a process keeps its id for ever")
     return encode(flow, process, record.id, status._value_)
+
+
+def _failed(record: Record, error: BaseException, took: float) -> Failed:
+    said = _said(error)
+    if isinstance(said, RetryAfter):
+        return Failed(_text(said), took, delay=said.delay)
+    if isinstance(said, Unrecoverable | _Rule | InvalidData):
+        return Failed(_text(said), took, permanent=True)
+    logger.warning("%s %s: attempt %d failed", record.id, record.status, record.attempt, exc_info=error)
+    return Failed(_text(error), took)
+
+
+def _said(error: BaseException) -> BaseException:
+    """What the handler raised to steer the engine, also where a TaskGroup has wrapped it up; else the error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        parts = [_said(part) for part in error.exceptions]
+        for kind in (Unrecoverable, RetryAfter):
+            for part in parts:
+                if isinstance(part, kind):
+                    return part
+    return error
 
 
 def _text(error: BaseException) -> str:

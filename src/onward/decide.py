@@ -103,10 +103,8 @@ def overdue(flow: Flow[Any], record: Record) -> Change | None:
     An attempt is counted when it is claimed, so a handler that takes its worker down with it cannot do so for ever.
     """
     line = _line(flow, record)
-    if line.within is not None and record.as_of - record.entered_at >= line.within:
-        assert line.otherwise is not None  # the flow was proven
-        reason = f"{line.name} was not done within {_length(line.within)}"
-        return _go(flow, record, line.otherwise.value, kind="deadline", reason=reason)
+    if _is_late(line, record, 0):
+        return _too_late(flow, line, record)
     if record.tries > line.retry.attempts:
         often = "once" if record.tries == 2 else f"{record.tries - 1} times"
         error = record.error or f"{line.name} was begun {often} and never reported: its worker died, or somebody cut it off"
@@ -172,6 +170,10 @@ def _go(
 
 
 def _after_failure(flow: Flow[Any], line: Stage[Any], record: Record, failed: Failed) -> Change:
+    if not failed.permanent and _is_late(line, record, failed.took):  # also if it was the last attempt: time ran out first
+        change = _too_late(flow, line, record)
+        change.took, change.reason = failed.took, f"{change.reason}; at last: {failed.error}"
+        return change
     pause = None if failed.permanent else line.retry.pause(record.tries, record.id)
     if pause is None:
         return _give_up(flow, line, record, failed.error, failed.took)
@@ -213,6 +215,16 @@ def _stay(record: Record, kind: str, condition: Condition, due_after: timedelta 
         cancelling=record.cancelling,
         error=record.error,
     )
+
+
+def _is_late(line: Stage[Any], record: Record, took: float) -> bool:
+    return line.within is not None and record.as_of - record.entered_at + timedelta(seconds=took) >= line.within
+
+
+def _too_late(flow: Flow[Any], line: Stage[Any], record: Record) -> Change:
+    assert line.within is not None and line.otherwise is not None  # the flow was proven
+    reason = f"{line.name} was not done within {_length(line.within)}"
+    return _go(flow, record, line.otherwise.value, kind="deadline", reason=reason)
 
 
 def _in_time(line: Stage[Any], record: Record, pause: timedelta, took: float) -> timedelta:
