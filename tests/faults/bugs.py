@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import onward.heartbeat as heartbeat_module
@@ -61,6 +61,17 @@ def swallow_errors_of_a_group() -> None:
     Writer._write_together = write_and_shrug  # type: ignore[method-assign]
 
 
+def cut_off_by_old_news() -> None:
+    """The heartbeat says that an epoch is lost, and the worker has claimed the row anew meanwhile."""
+
+    def cut_off(self: Worker, epochs: Mapping[str, int]) -> None:
+        for id in epochs:
+            if id in self._held:
+                self._held[id].task.cancel()
+
+    Worker._lost = cut_off  # type: ignore[method-assign]
+
+
 def no_heartbeat() -> None:
     heartbeat_module.BEATS_PER_LEASE = 0.001  # type: ignore[assignment]
     heartbeat_module.TRUST = 1_000
@@ -79,6 +90,7 @@ PLANTED: dict[str, Callable[[], None]] = {
         nothing,
         tell_before_the_commit,
         swallow_errors_of_a_group,
+        cut_off_by_old_news,
         no_heartbeat,
     )
 }

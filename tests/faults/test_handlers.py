@@ -194,9 +194,9 @@ def test_stopping_again_and_again_in_the_middle_of_commits_loses_nothing_and_lea
     seed = random.SystemRandom().randrange(10**6)
     draw = random.Random(seed)
     print(f"\nseed {seed}")
-    start = {"seed": 5, "number": 150, "length": [10, 20], "pace": 0.05}
     lives = []
-    for _ in range(12):
+    for life in range(12):
+        start = {"seed": life, "number": 40, "length": [10, 20], "pace": 0.05}
         slow = draw.choice(["group-begin", "group-durable", "landing", "commit-asked", "claim-done", "save-asked", "step-acted"])
         crash = f"{slow}:{draw.randint(2, 5)}:sleep=0.15"
         worker = nursery.start("work", tmp_path, start=start, lease=LONG_LEASE_S, grace=draw.choice([0.0, 5.0]), crash=crash)
@@ -204,6 +204,6 @@ def test_stopping_again_and_again_in_the_middle_of_commits_loses_nothing_and_lea
         wait_for_effect(worker)
         time.sleep(draw.uniform(0.0, 0.2))
         assert worker.end() == 0, worker.log()
-    healer = nursery.start("work", tmp_path, start=start, lease=LONG_LEASE_S, until_idle=True)
+    healer = nursery.start("work", tmp_path, lease=LONG_LEASE_S, until_idle=True)
     assert healer.wait(20) == 0, healer.log()
     check(tmp_path, lives).assert_clean()

@@ -9,6 +9,7 @@ import pytest
 
 from .checker import Verdict, check
 from .programs import Nursery
+from .test_leases import busy_polls
 from .trouble import Status
 
 LEASE_S = 0.5
@@ -69,7 +70,7 @@ def caught(verdict: Verdict, *expected: str) -> bool:
 
 
 def test_telling_before_the_commit_is_caught(nursery: Nursery, tmp_path: Path) -> None:
-    assert caught(killed(nursery, tmp_path, "group-begin", "tell_before_the_commit"), "C1")
+    assert caught(killed(nursery, tmp_path, "commit-row", "tell_before_the_commit"), "C1")
 
 
 def test_claiming_without_a_new_epoch_is_caught(nursery: Nursery, tmp_path: Path) -> None:
@@ -82,6 +83,10 @@ def test_swallowing_the_error_of_a_group_is_caught(nursery: Nursery, tmp_path: P
 
 def test_a_fence_by_version_only_is_caught(nursery: Nursery, tmp_path: Path) -> None:
     assert caught(stopped(nursery, tmp_path, "attempt-done", "fence_by_version_only"), "C6 version", "C4")
+
+
+def test_cutting_off_by_old_news_is_caught(nursery: Nursery, tmp_path: Path) -> None:
+    assert busy_polls(nursery, tmp_path, "renew-begin:1+:sleep=0.2", bug="cut_off_by_old_news").counts["takeovers"] >= 1
 
 
 @pytest.mark.parametrize("bug", ["claim_what_others_have", "no_heartbeat"])
