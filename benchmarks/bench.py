@@ -145,7 +145,8 @@ UPDATE = """
            transition = ?5, moves = ?5, entered_at = ?5, due_at = ?5, error = NULL, kind = 'moved', took = 50
      WHERE id = ?1 AND version = ?2 AND epoch = 1"""
 INSERT = """
-    INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, took, data)
+    INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor,
+                                took, data)
     VALUES (?1, ?5, ?5, 'moved', ?3, ?3, ?5, 1, 1, 'worker-0123456789ab', 50, ?4)"""
 
 
@@ -164,8 +165,8 @@ def bare(folder: str, batch: int, number: int, shuffled: bool) -> float:
     ids = [f"p{n:09d}" for n in range(number)]
     connection.execute("BEGIN")
     connection.executemany(
-        "INSERT INTO onward_process (id, flow, status, condition, data, version, epoch, attempt, polls, transition, moves, cancelling,"
-        " entered_at, created_at, updated_at, due_at, kind, actor)"
+        "INSERT INTO onward_process (id, flow, status, condition, data, version, epoch, attempt, polls, transition, moves,"
+        " cancelling, entered_at, created_at, updated_at, due_at, kind, actor)"
         " VALUES (?, 'ladder', 'a', 'ready', ?, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 'started', 'bench')",
         [(id, data) for id in ids],
     )

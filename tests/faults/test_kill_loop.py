@@ -10,6 +10,7 @@ import random
 import time
 from itertools import count
 from pathlib import Path
+from signal import SIGTERM
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_a_minute_of_kill_9_loses_nothing_and_doubles_nothing(nursery: Nursery, 
             violations += look(tmp_path).violations
     assert all(program.exited == -9 for program in dead), [program.boot for program in dead if program.exited != -9]
     assert not violations, violations[:20]
-    assert all(program.end() == 0 for program in lives)
+    assert all(program.end() in (0, -SIGTERM) for program in lives)  # one that was born just now does not listen yet
     heal_began = time.monotonic()
     healer = nursery.start("work", tmp_path, lease=LEASE_S, until_idle=True)
     assert healer.wait(60) == 0
