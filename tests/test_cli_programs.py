@@ -207,3 +207,49 @@ def test_the_commands_that_init_prints_work_as_they_stand(tmp_path: Path) -> Non
     assert "letter: written, posted, answered, lost" in done.stdout and "1 finished" in done.stderr
     found = subprocess.run(["onward", "ls", "is:finished", "--count"], **{**shell, "cwd": tmp_path / "my letters"})
     assert found.stdout == "1\n"
+
+
+@pytest.mark.parametrize("body", ["time.sleep(120)", "await deaf()"], ids=["thread", "coroutine"])
+def test_a_worker_leaves_without_a_handler_that_cannot_be_ended(tmp_path: Path, body: str) -> None:
+    prefix = "async " if "await" in body else ""
+    (tmp_path / "stuck.py").write_text(
+        f"""
+import asyncio, time
+from enum import StrEnum, auto
+from typing import Literal
+from onward import END, Flow, Onward, Process
+
+class Status(StrEnum):
+    WORK = auto()
+    DONE = auto()
+
+class Job(Process[Status]):
+    status: Status = Status.WORK
+
+async def deaf() -> None:
+    while True:
+        try:
+            await asyncio.sleep(120)
+        except asyncio.CancelledError:
+            pass
+
+{prefix}def work(job: Job) -> Literal[Status.DONE]:
+    print("begun", flush=True)
+    {body}
+    return Status.DONE
+
+app = Onward("sqlite:///stuck.db", flows=[Flow(Job, {{Status.WORK: work, Status.DONE: END}})])
+"""
+    )
+    subprocess.run([*ONWARD, "--app", "stuck:app", "start", "job", "--id", "a"], cwd=tmp_path, check=True, capture_output=True)
+    program = begin("--app", "stuck:app", "run", "--grace", "0.1s", cwd=tmp_path)
+    assert program.stdout is not None
+    until(program.stdout, "begun")
+    program.send_signal(signal.SIGTERM)
+    _, said = program.communicate(timeout=PATIENCE_S)
+    assert program.returncode == 0, said
+    assert "leaves without it" in said
+    shown = subprocess.run(
+        [*ONWARD, "--app", "stuck:app", "explain", "a"], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert "is due" in shown.stdout or "is ready" in shown.stdout or "runs attempt" in shown.stdout
