@@ -624,10 +624,11 @@ class StoreMachine(RuleBasedStateMachine):
         data = row.data if change.data is None or act else change.data
         new_row = replace(
             row, status=change.status, condition=change.condition, data=data, version=row.version + 1, epoch=row.epoch + act,
-            attempt=change.attempt, excused=change.excused, polls=change.polls, transition=change.transition, moves=change.moves,
-            cancelling=change.cancelling, entered_at=now if change.enters else row.entered_at,
-            updated_at=max(row.updated_at, now), due_at=None if change.due_after is None else now + change.due_after,
-            owner=row.owner if keeps else None, lease_until=row.lease_until if keeps else None, error=change.error,
+            attempt=change.attempt, excused=change.excused, losses=row.losses if change.kind == "saved" else 0,
+            polls=change.polls, transition=change.transition, moves=change.moves, cancelling=change.cancelling,
+            entered_at=now if change.enters else row.entered_at, updated_at=max(row.updated_at, now),
+            due_at=None if change.due_after is None else now + change.due_after, owner=row.owner if keeps else None,
+            lease_until=row.lease_until if keeps else None, error=change.error,
         )  # fmt: skip
         took = None if change.took is None else int(change.took * 1e6) / 1e6
         self.entries[row.id].append(
@@ -686,12 +687,19 @@ class StoreMachine(RuleBasedStateMachine):
         now = self.clock.now()
         due = [(since, row) for row in self.rows.values() if (since := self.due_since(row)) is not None and since <= now]
         due.sort(key=itemgetter(0))  # the sort is stable: at the same instant the one that was started first
-        chosen = [row for _, row in due if row.status != "closed" and (not ids or row.id in ids)][:limit]
+        chosen = [row for _, row in due if row.status != "closed" and (not ids or row.id in ids)]
+        if not ids:
+            suspects = [row for row in chosen if row.owner and row.losses >= 1]
+            chosen = suspects[:1] + [row for row in chosen if row not in suspects]
+        chosen = chosen[:limit]
         answers = self.run(self.store.claim(FLOW_KNOWN, owner, limit, lease, ids))
         assert [record.id for record in answers] == [row.id for row in chosen]
         for row, record in zip(chosen, answers, strict=True):
             self.note("take over" if row.owner else "claim")
-            self.rows[row.id] = replace(row, owner=owner, lease_until=now + lease, epoch=row.epoch + 1, attempt=row.attempt + 1)
+            losses = row.losses + (row.owner is not None)
+            self.rows[row.id] = replace(
+                row, owner=owner, lease_until=now + lease, epoch=row.epoch + 1, attempt=row.attempt + 1, losses=losses
+            )
             assert bare(record) == self.shown(self.rows[row.id])
         self.seen += answers
 

@@ -82,8 +82,14 @@ class Store(Protocol):
     async def insert(self, processes: Sequence[NewProcess], actor: str) -> list[bool]:
         """Each one's verdict: True if it was new. An id that exists is left as it is."""
 
-    async def claim(self, known: Known, owner: str, limit: int, lease: timedelta, ids: Collection[str] = ()) -> list[Record]:
-        """Takes due processes (of `ids` only, if given), oldest first, each with a new epoch and one more attempt."""
+    async def claim(
+        self, known: Known, owner: str, limit: int, lease: timedelta, ids: Collection[str] = (), *, suspect: bool = True
+    ) -> list[Record]:
+        """Takes due processes (of `ids` only, if given), oldest first, each with a new epoch and one more attempt.
+
+        Of those whose worker was lost twice in a row without an outcome it takes one at the most, first of all, and none
+        without `suspect`: one of them may be what killed it.
+        """
 
     async def commit(self, record: Record, change: Change) -> Record:
         """Writes row and history as one, if version and epoch are still the record's; else Fenced. Cannot be cancelled."""

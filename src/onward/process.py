@@ -87,6 +87,7 @@ class Record:
     error: str | None
     as_of: datetime
     excused: int = 0  # of these attempts, how many no longer count: before the last "not yet", or before a person's retry
+    losses: int = 0  # how often in a row its worker was lost without an outcome
     process: Any = None
 
     @property

@@ -31,6 +31,7 @@ CONCURRENCY = 100  # processes under way at once, where the user does not say
 LEASE = timedelta(seconds=30)
 LEASE_MIN = timedelta(milliseconds=200)
 CLAIM_MAX = 500  # rows of one claim
+SUSPECT_LOSSES = 2  # workers lost in a row with one process: it may have been the cause
 THREADS_MAX = 64  # for sync handlers
 AGAIN_S = 0.01  # between two claims, should one bring nothing though something is due
 IDLE_MAX_S = 5.0  # an idle worker looks at least this often, should every notice have failed
@@ -191,7 +192,9 @@ class Worker:
 
     async def _claim(self, limit: int, ids: Sequence[str] = ()) -> list[Record]:
         self._sent_at = self._clock.monotonic()
-        claim = asyncio.ensure_future(self._store.claim(self._known, self.owner, limit, self._lease, ids))
+        # One that may have killed its workers runs beside no other such one: who it was shows when one of them is alone.
+        suspect = all(held.record.losses < SUSPECT_LOSSES for held in self._held.values())
+        claim = asyncio.ensure_future(self._store.claim(self._known, self.owner, limit, self._lease, ids, suspect=suspect))
         try:
             return await asyncio.shield(claim)
         except asyncio.CancelledError:  # it goes on none the less; what it brings would be nobody's until its lease is over

@@ -254,8 +254,8 @@ def _wrap_verbs(books: Books) -> None:
         trip("insert-durable")
         return fresh
 
-    async def claim_and_note(self: SqliteStore, *arguments: Any) -> list[Record]:
-        records = await claim(self, *arguments)
+    async def claim_and_note(self: SqliteStore, *arguments: Any, **options: Any) -> list[Record]:
+        records = await claim(self, *arguments, **options)
         for record in records:
             books.note("claims", record.id, record.epoch, record.version, record.attempt, record.owner)
         if records:

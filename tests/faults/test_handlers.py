@@ -115,12 +115,7 @@ def test_whatever_a_handler_raises_ends_its_attempt_and_nothing_else(nursery: Nu
     "bystander",
     [
         Status.SLOW,  # may be tried more often than the deadly one
-        pytest.param(
-            Status.STRICT,  # just as often
-            marks=pytest.mark.xfail(
-                strict=True, reason="a claim takes suspects together, so those that were there each time are parked as well"
-            ),
-        ),
+        Status.STRICT,  # just as often
     ],
 )
 def test_a_handler_that_kills_its_worker_every_time_is_parked_and_takes_nobody_with_it(

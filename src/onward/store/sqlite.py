@@ -199,15 +199,19 @@ class SqliteStore:
 
     # -- the verbs of a worker --------------------------------------------------------------------------------
 
-    async def claim(self, known: Known, owner: str, limit: int, lease: timedelta, ids: Collection[str] = ()) -> list[Record]:
+    async def claim(
+        self, known: Known, owner: str, limit: int, lease: timedelta, ids: Collection[str] = (), *, suspect: bool = True
+    ) -> list[Record]:
         code, asked = json.dumps(list(known)), json.dumps(list(ids))
 
         def run(connection: sqlite3.Connection) -> list[Record]:
             now = self._clock.now()
+            when = {"now": _micros(now), "known": code}
             if ids:
-                due = _list(connection, "due of", ids=asked, limit=limit, now=_micros(now), known=code)
+                due = _list(connection, "due of", ids=asked, limit=limit, **when)
             else:
-                due = _list(connection, "due", limit=limit, now=_micros(now), known=code)
+                due = _list(connection, "due", limit=1, suspects=True, **when) if suspect else []
+                due += _list(connection, "due", limit=limit - len(due), suspects=False, **when)
             if not due:
                 return []
             claimed = json.dumps(due)
@@ -387,11 +391,11 @@ def _records(connection: sqlite3.Connection, block: str, now: datetime, **parame
 
 def _record(row: Sequence[Any], now: datetime) -> Record:
     (id, flow, status, condition, data, version, epoch, attempt, polls, transition, moves, cancelling,
-     entered_at, created_at, updated_at, due_at, owner, lease_until, error, excused) = row  # fmt: skip
+     entered_at, created_at, updated_at, due_at, owner, lease_until, error, excused, losses) = row  # fmt: skip
     return Record(
         id, flow, status, Condition(condition), data, version, epoch, attempt, polls, transition, moves, bool(cancelling),
         _instant(entered_at), _instant(created_at), _instant(updated_at), None if due_at is None else _instant(due_at),
-        owner, None if lease_until is None else _instant(lease_until), error, now, excused,
+        owner, None if lease_until is None else _instant(lease_until), error, now, excused, losses,
     )  # fmt: skip
 
 
@@ -439,11 +443,12 @@ def _act_values(record: Record, change: Change, now: int, actor: str, reason: st
 
 def _after(record: Record, change: Change, now: datetime) -> Record:
     """The record as the commit has left it, so that the next stage needs no reading."""
-    stays = change.goes_on
+    stays, losses = change.goes_on, record.losses if change.kind == "saved" else 0
     return Record(
         record.id, record.flow, change.status, change.condition, record.data if change.data is None else change.data,
         record.version + 1, record.epoch, change.attempt, change.polls, change.transition, change.moves, change.cancelling,
         now if change.enters else record.entered_at, record.created_at, max(record.updated_at, now),
         None if change.due_after is None else now + change.due_after,
-        record.owner if stays else None, record.lease_until if stays else None, change.error, now, change.excused, change.process,
+        record.owner if stays else None, record.lease_until if stays else None, change.error, now,
+        change.excused, losses, change.process,
     )  # fmt: skip

@@ -17,6 +17,7 @@ CREATE TABLE onward_process (
     epoch       INTEGER NOT NULL,
     attempt     INTEGER NOT NULL,
     excused     INTEGER NOT NULL DEFAULT 0,
+    losses      INTEGER NOT NULL DEFAULT 0,
     polls       INTEGER NOT NULL,
     transition  INTEGER NOT NULL,
     moves       INTEGER NOT NULL,
@@ -82,7 +83,7 @@ END;
 
 -- name: columns
 id, flow, status, {condition}, data, version, epoch, attempt, polls, transition, moves, cancelling,
-entered_at, created_at, updated_at, due_at, owner, lease_until, error, excused
+entered_at, created_at, updated_at, due_at, owner, lease_until, error, excused, losses
 
 -- name: condition
 -- As it is seen at :now. The row says what was decided; a lease or a clock can make it running or ready.
@@ -102,6 +103,11 @@ SELECT value ->> 0, value ->> 1, value ->> 2, 'ready', value ->> 3, 0, 0, 0, 0, 
 -- name: existing
 SELECT json_group_array(id) FROM onward_process WHERE id IN (SELECT value FROM json_each(:ids))
 
+-- name: suspect
+-- Its worker was lost with it, and then the next one as well. It may have been the cause, and those that were lost beside it
+-- are charged with each attempt as it is: so suspects are taken one at a time, and the deadly one runs out of attempts alone.
+(lease_until IS NOT NULL AND losses >= 1)
+
 -- name: due
 -- Materialised first, so that the update below locks and changes exactly these.
 SELECT json_group_array(id) FROM (
@@ -109,6 +115,7 @@ SELECT json_group_array(id) FROM (
      WHERE due_at IS NOT NULL
        AND max(due_at, ifnull(lease_until, due_at)) <= :now
        AND (flow, status) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:known))
+       AND {suspect} = :suspects
      ORDER BY max(due_at, ifnull(lease_until, due_at)), seq
      LIMIT :limit)
 
@@ -124,7 +131,7 @@ SELECT json_group_array(id) FROM (SELECT id FROM onward_process
 -- The attempt is counted here and not when it fails: a handler that kills its worker must not be tried for ever.
 -- The version stays: a claim is no commit.
 UPDATE onward_process
-   SET owner = :owner, epoch = epoch + 1, attempt = attempt + 1, lease_until = :lease_until
+   SET owner = :owner, epoch = epoch + 1, attempt = attempt + 1, losses = losses + (owner IS NOT NULL), lease_until = :lease_until
  WHERE id IN (SELECT value FROM json_each(:ids))
 
 -- name: claimed
@@ -138,6 +145,7 @@ UPDATE onward_process AS p
    SET status = item.status, condition = item.condition, data = ifnull(item.data, p.data),
        version = p.version + 1, attempt = item.attempt, excused = item.excused, polls = item.polls, transition = item.transition,
        moves = item.moves, cancelling = item.cancelling, due_at = ?1 + item.due_after,
+       losses = CASE item.kind WHEN 'saved' THEN p.losses ELSE 0 END,  -- to have saved something is no outcome yet
        entered_at = CASE item.enters WHEN 1 THEN ?1 ELSE p.entered_at END,
        updated_at = max(p.updated_at, ?1),  -- stamps of one process never go back, whatever the clock does
        owner = CASE item.goes_on WHEN 1 THEN p.owner END,
@@ -165,7 +173,7 @@ SELECT json_group_array(item.key) FROM json_each(:items) AS item
 -- name: act
 -- A person's commit: no epoch is asked for, and a new one fences whoever is running it.
 UPDATE onward_process
-   SET status = :status, condition = :condition, version = version + 1, epoch = epoch + 1, attempt = :attempt, excused = :excused,
+   SET status = :status, condition = :condition, version = version + 1, epoch = epoch + 1, attempt = :attempt, excused = :excused, losses = 0,
        polls = :polls, transition = :transition, moves = :moves, cancelling = :cancelling, due_at = :due_at,
        entered_at = CASE :enters WHEN 1 THEN :now ELSE entered_at END, updated_at = max(updated_at, :now),
        owner = NULL, lease_until = NULL, error = :error, kind = :kind, actor = :actor, took = NULL, reason = :reason

@@ -227,6 +227,21 @@ class StoreContract:
         [taken] = await rival.claim(KNOWN, "worker-b", 9, LEASE)
         assert (taken.owner, taken.epoch, taken.attempt, taken.version) == ("worker-b", record.epoch + 1, 2, 0)
 
+    async def test_of_those_that_lost_two_workers_in_a_row_a_claim_takes_one_at_a_time(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await claimed(store, "a", "b", "c")
+        clock.advance(LEASE)
+        once = await store.claim(KNOWN, "worker-b", 9, LEASE)
+        assert [record.losses for record in once] == [1, 1, 1]  # one loss accuses nobody: all go on together
+        [saved] = [await store.commit(once[1], change(once[1], "saved", Condition.READY, timedelta(0), goes_on=True))]
+        assert saved.losses == 1  # to have saved something is no outcome
+        await store.commit(once[2], not_yet(once[2]))  # but this is
+        clock.advance(LEASE)
+        assert [(r.id, r.losses) for r in await store.claim(KNOWN, "worker-c", 9, LEASE, suspect=False)] == [("c", 0)]
+        assert [(r.id, r.losses) for r in await store.claim(KNOWN, "worker-c", 9, LEASE)] == [("a", 2)]
+        assert [r.id for r in await store.claim(KNOWN, "worker-c", 9, LEASE)] == ["b"]
+
     async def test_what_rests_or_waits_for_a_person_is_never_claimed(self, store: Store, clock: ManualClock) -> None:
         for id, rest in {"done": finished, "failed": failed, "paused": paused}.items():
             [record] = await claimed(store, id)
