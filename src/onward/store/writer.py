@@ -80,7 +80,6 @@ class Writer:
         self._waiting: deque[Write] = deque()
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._asleep = False
-        self._rings_soon = False
         self._closing = False
         self._since_checkpoint = 0
 
@@ -103,10 +102,9 @@ class Writer:
         """Returns when `item` is in the database; raises its error. A caller that is cancelled learns so after the verdict."""
         future = item.future = self.loop.create_future()
         self._waiting.append(item)
-        if not self._rings_soon:
-            # What else becomes ready in this turn of the loop comes along; nobody waits longer than that for company.
-            self._rings_soon = True
-            self.loop.call_soon(self._ring)
+        if self._asleep:  # what else becomes ready before it is awake comes along; nobody waits longer than that for company
+            self._asleep = False
+            self._bell.put(None)
         try:
             await future
         except asyncio.CancelledError:
@@ -122,11 +120,6 @@ class Writer:
                 await item.future
             except asyncio.CancelledError:
                 continue
-
-    def _ring(self) -> None:
-        self._rings_soon = False
-        if self._asleep:
-            self._bell.put(None)
 
     def _land(self, batch: list[Write]) -> None:
         for item in batch:
