@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -511,3 +512,8 @@ def test_errors_are_json_on_stderr_and_stdout_stays_empty(busy: Project) -> None
         assert (result.exit_code, result.stdout) == (code, ""), words
         error = json.loads(result.stderr)["error"]
         assert error["code"] == name and set(error) == {"code", "message", "hint"} and all(error.values())
+
+
+def test_a_command_called_inside_a_program_never_ends_that_program(project: Project) -> None:
+    project.out("run", "--until-idle")
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]

@@ -1,5 +1,6 @@
 """The command line: a face of `Control`, and nothing more. Data goes to stdout, all else to stderr."""
 
+from onward.cli import leaving
 from onward.cli.group import LazyGroup
 
 # Commands are imported when they are asked for: `onward --help` needs neither the user's app nor a store.
@@ -41,6 +42,7 @@ cli = LazyGroup("onward", COMMANDS)
 
 
 def main() -> None:
+    leaving.own_program = True
     cli(prog_name="onward")
 
 

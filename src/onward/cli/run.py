@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
-import threading
 from datetime import timedelta
 
 import click
 
 from onward.app import Onward
+from onward.cli import leaving
 from onward.cli.command import Length, command
 from onward.cli.failing import NoApp
 from onward.cli.history import took
@@ -19,8 +18,6 @@ from onward.cli.settings import Settings, pass_settings
 from onward.cli.target import with_app
 from onward.ports import Event
 from onward.worker import CONCURRENCY, GRACE, LEASE, LEASE_MIN
-
-EXIT_S = 5.0  # for the interpreter to end once the worker has; it would wait for a handler's thread for ever
 
 LEASES = Length(LEASE_MIN.total_seconds())
 
@@ -55,7 +52,7 @@ def run(settings: Settings, until_idle: bool, concurrency: int, lease: float, gr
             raise NoApp("this app has no flows: there is nothing to run", hint="Onward(url, flows=[...])")
         output.note(f"worker for {', '.join(app.flows)} at {app.url}; Ctrl-C ends it when what runs is done")
         await app.run(until_idle=until_idle, concurrency=concurrency, lease=lease, grace=grace)
-        _leave_soon()
+        leaving.soon()
         counts: dict[str, int] = {}
         for count in await app.counts():
             counts[str(count.condition)] = counts.get(str(count.condition), 0) + count.number
@@ -64,19 +61,6 @@ def run(settings: Settings, until_idle: bool, concurrency: int, lease: float, gr
         )
 
     with_app(settings, work, needs_flows="run", creates=True, observers=[tell])
-
-
-def _leave_soon() -> None:
-    """Everything is committed and every lease given back: a handler that cannot be ended must not keep the program."""
-
-    def leave() -> None:
-        sys.stderr.write("a handler does not end; the worker leaves without it\n")
-        sys.stderr.flush()
-        os._exit(0)
-
-    timer = threading.Timer(EXIT_S, leave)
-    timer.daemon = True
-    timer.start()
 
 
 def _line(event: Event) -> str:
