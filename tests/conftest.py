@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from enum import StrEnum, auto
@@ -12,6 +13,10 @@ from typing import Any
 import pytest
 
 from onward import END, Flow, Onward, Process, stage
+
+# A shell starts what it puts into the background deaf to Ctrl-C, and programs pass that on to what they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PATIENCE_S = 20.0  # a test that waits for longer hangs; none of them sleeps for its result
 IN_MEMORY = "sqlite:///:memory:"
