@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, Json, SecretStr, computed_field, field_serializer, model_validator
 
 from onward import END, Flow, InvalidData, Process, Retry, stage
-from onward.codec import FAULTS_MAX, PAYLOAD_MAX, decode, encode, printable, to_dict
+from onward.codec import FAULTS_MAX, PAYLOAD_MAX, decode, encode, printable
 
 
 class Step(StrEnum):
@@ -113,12 +113,6 @@ def test_a_model_without_fields_of_its_own_is_an_empty_object():
 def test_what_the_next_handler_gets_is_what_a_restart_would_give_it():
     _, copy = write(Loose(id="p1", anything={"when": datetime(2025, 1, 1, tzinfo=UTC), "set": {1}, 3: (1, 2)}))
     assert copy.anything == {"when": "2025-01-01T00:00:00Z", "set": [1], "3": [1, 2]}
-
-
-def test_to_dict_is_plain_json_values_with_id_and_status():
-    assert to_dict(Rich(id="p1", money=Decimal("1.50"), kind=Kind.B, when=datetime(2025, 1, 1, tzinfo=UTC)))["money"] == "1.50"
-    whole = to_dict(Loose(id="p1", anything={1}))
-    assert whole["id"] == "p1" and whole["status"] == "make" and whole["anything"] == [1]
 
 
 # -- poison -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import re
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from onward.errors import InvalidData
 from onward.flow import Flow
@@ -72,11 +72,6 @@ def decode(flow: Flow[Any], id: str, status: str, data: str) -> Any:
     if process.id != id or process.status != status:  # a name twice in one object: the last one wins
         raise InvalidData(f"{flow.name} {id}: its data holds another id or status than its row")
     return process
-
-
-def to_dict(process: BaseModel) -> dict[str, Any]:
-    """The process as plain JSON values, for people and tools."""
-    return process.model_dump(mode="json")
 
 
 def _refuse_constants(flow: Flow[Any], id: str, data: str) -> None:
