@@ -22,8 +22,9 @@ from onward.errors import Conflict, Fenced, NotFound, StoreError
 from onward.ports import Clock, Count, Known, NewProcess, Search
 from onward.process import Condition, Entry, Record
 from onward.store.files import FileLock, refuse_network_file_system
+from onward.store.rows import MICROSECOND, Commit, after, commit_row, fenced
 from onward.store.sql import load, statements
-from onward.store.writer import BUSY_S, Commit, Job, Writer, store_error, transaction
+from onward.store.writer import BUSY_S, Job, Writer, store_error, transaction
 
 SCHEMA = 1  # the newest that this code knows; each number is a block `schema N` in sqlite.sql
 NOTICE_S = 0.05  # how often an idle worker looks whether another program wrote
@@ -32,7 +33,6 @@ CACHE_KB = 16_000
 
 SQL = load("sqlite.sql")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _EARLIEST, _LATEST = -62_000_000_000_000_000, 253_000_000_000_000_000  # the years 5 and 9987
 # Broken bytes in one column must not take a whole claim down with them.
 _LENIENT_TEXT = functools.partial(str, encoding="utf-8", errors="surrogateescape")
@@ -224,9 +224,9 @@ class SqliteStore:
 
     async def commit(self, record: Record, change: Change) -> Record:
         self._check_usable()
-        item = Commit(_commit_row(record, change))
+        item = Commit(commit_row(record, change))
         await self._writer.write(item)
-        return _after(record, change, item.at)
+        return after(record, change, item.at)
 
     def _commit_group(self, connection: sqlite3.Connection, commits: list[Commit]) -> None:
         commits.sort(key=_by_id)  # neighbours in the tree share pages: fewer are written
@@ -242,7 +242,7 @@ class SqliteStore:
             done = set(_list(connection, "committed", items=json.dumps([item.row for item in commits])))
         for place, item in enumerate(commits):
             item.at = now
-            item.error = None if done is None or place in done else _fenced(item)
+            item.error = None if done is None or place in done else fenced(item)
 
     def renew(self, owner: str, held: Mapping[str, int], lease: timedelta) -> set[str]:
         self._check_usable()
@@ -372,7 +372,7 @@ class SqliteStore:
 
 
 def _micros(instant: datetime) -> int:
-    return (instant - _EPOCH) // _MICROSECOND
+    return (instant - _EPOCH) // MICROSECOND
 
 
 def _instant(micros: int) -> datetime:
@@ -415,40 +415,11 @@ def _commit_statement(rows: int) -> str:
     return SQL["commit"].replace(_COMMIT_ROW, ", ".join([_COMMIT_ROW] * rows))
 
 
-def _commit_row(record: Record, change: Change) -> tuple[Any, ...]:
-    pause = change.due_after
-    return (
-        record.id, record.version, record.epoch, change.status, change.condition._value_, change.data, change.attempt,
-        change.polls, change.transition, change.moves, change.cancelling,
-        None if pause is None else pause // _MICROSECOND if pause else 0,
-        change.enters, change.goes_on, change.error, change.kind,
-        None if change.took is None else int(change.took * 1e6), change.reason, change.excused,
-    )  # fmt: skip
-
-
-def _fenced(item: Commit) -> Fenced:
-    id, version, epoch = item.row[:3]
-    return Fenced(f"{id} is past version {version}, epoch {epoch}: another worker or a person has it now")
-
-
 def _act_values(record: Record, change: Change, now: int, actor: str, reason: str | None) -> dict[str, Any]:
     return {
         "id": record.id, "version": record.version, "now": now, "status": change.status,
         "condition": change.condition.value, "attempt": change.attempt, "excused": change.excused, "polls": change.polls,
         "transition": change.transition, "moves": change.moves, "cancelling": change.cancelling,
-        "due_at": None if change.due_after is None else now + change.due_after // _MICROSECOND,
+        "due_at": None if change.due_after is None else now + change.due_after // MICROSECOND,
         "enters": change.enters, "error": change.error, "kind": change.kind, "actor": actor, "reason": reason,
     }  # fmt: skip
-
-
-def _after(record: Record, change: Change, now: datetime) -> Record:
-    """The record as the commit has left it, so that the next stage needs no reading."""
-    stays, losses = change.goes_on, record.losses if change.kind == "saved" else 0
-    return Record(
-        record.id, record.flow, change.status, change.condition, record.data if change.data is None else change.data,
-        record.version + 1, record.epoch, change.attempt, change.polls, change.transition, change.moves, change.cancelling,
-        now if change.enters else record.entered_at, record.created_at, max(record.updated_at, now),
-        None if change.due_after is None else now + change.due_after,
-        record.owner if stays else None, record.lease_until if stays else None, change.error, now,
-        change.excused, losses, change.process,
-    )  # fmt: skip

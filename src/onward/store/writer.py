@@ -15,11 +15,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future as ThreadFuture
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any
 
 from onward.errors import Conflict, Fenced, NotFound, StoreError
 from onward.store.files import FileLock, LockHeld
+from onward.store.rows import Commit, Write, land
 
 logger = logging.getLogger("onward")
 
@@ -28,37 +28,18 @@ BUSY_S = 5.0  # how long a write waits for another program's before it is refuse
 CHECKPOINT_AFTER = 4_000  # rows and transactions written between two checkpoints: some 30 MB of write-ahead log
 
 
-class Job:
+class Job(Write):
     """A write: a function of the connection, run inside the group's transaction.
 
     It may raise Conflict, NotFound or Fenced as its verdict, if it has written nothing then.
     """
 
-    __slots__ = ("error", "future", "landed", "result", "run")
+    __slots__ = ("result", "run")
 
     def __init__(self, run: Callable[[sqlite3.Connection], Any]) -> None:
+        super().__init__()
         self.run = run
         self.result: Any = None
-        self.error: Exception | None = None
-        self.future: asyncio.Future[None] | None = None
-        self.landed = False
-
-
-class Commit:
-    """A transition on its way into the database, as a row of parameters; all of a group are written by one statement."""
-
-    __slots__ = ("at", "error", "future", "id", "landed", "row")
-
-    def __init__(self, row: tuple[Any, ...]) -> None:
-        self.id: str = row[0]
-        self.row = row
-        self.at: datetime
-        self.error: Exception | None = None
-        self.future: asyncio.Future[None] | None = None
-        self.landed = False
-
-
-Write = Commit | Job
 
 
 class Writer:
@@ -100,32 +81,12 @@ class Writer:
 
     async def write(self, item: Write) -> None:
         """Returns when `item` is in the database; raises its error. A caller that is cancelled learns so after the verdict."""
-        future = item.future = self.loop.create_future()
+        item.future = self.loop.create_future()
         self._waiting.append(item)
         if self._asleep:  # what else becomes ready before it is awake comes along; nobody waits longer than that for company
             self._asleep = False
             self._bell.put(None)
-        try:
-            await future
-        except asyncio.CancelledError:
-            await self._until_landed(item)
-            raise
-        if item.error is not None:
-            raise item.error
-
-    async def _until_landed(self, item: Write) -> None:
-        while not item.landed:
-            item.future = self.loop.create_future()
-            try:
-                await item.future
-            except asyncio.CancelledError:
-                continue
-
-    def _land(self, batch: list[Write]) -> None:
-        for item in batch:
-            item.landed = True
-            if item.future is not None and not item.future.done():
-                item.future.set_result(None)
+        await item.land(self.loop)
 
     # -- on the writer's thread -------------------------------------------------------------------------------
 
@@ -141,7 +102,7 @@ class Writer:
         while batch := self._next():
             self._write(connection, batch)
             try:
-                self.loop.call_soon_threadsafe(self._land, batch)
+                self.loop.call_soon_threadsafe(land, batch)
             except RuntimeError:  # the loop was closed before the store was
                 break
         connection.close()
