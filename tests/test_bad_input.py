@@ -77,14 +77,15 @@ BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
     "nested too deep to be read back": (lambda: deep(210), "recursion limit exceeded"),
     "50 MB": (lambda: "x" * 50_000_000, f" characters of JSON, the limit PAYLOAD_MAX is {PAYLOAD_MAX:,}"),
     "bytes that are no text": (lambda: b"\xff\xfe", "cannot be written as JSON"),
+    "NUL": (lambda: ["a\x00b"], "holds a NUL character in extra, which databases do not keep"),
+    "NUL in a name": (lambda: {"a\x00": 1}, "holds a NUL character in extra"),
     "an object": (object, "cannot be written as JSON"),
     "a function": (lambda: print, "cannot be written as JSON"),
 }
 
 KEPT: dict[str, Any] = {
-    "NUL": "a\x00b",
     "control characters": "\x1b[31m\r\x7f\x80",
-    "text that only looks like it": ["NaN", "Infinity", "-Infinity", '{"a": NaN}', "\\ud800"],
+    "text that only looks like it": ["NaN", "Infinity", "-Infinity", '{"a": NaN}', "\\ud800", "\\u0000", "\\\\u0000"],
     "4,000 digits": 10**4_000,
     "emoji and combining": "👩‍👩‍👧 ȩ́ \u202e \ufeff \uffff",
     "quotes": "'; DROP TABLE onward_process; --\"\\",

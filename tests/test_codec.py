@@ -118,10 +118,17 @@ def test_what_the_next_handler_gets_is_what_a_restart_would_give_it():
 # -- poison -------------------------------------------------------------------------------------------------------
 
 
-def test_a_nul_is_kept_and_never_stands_raw_in_the_row():
-    data, copy = write(Loose(id="p1", text="a\0b", named={"\0": "\0"}))
-    assert "\0" not in data
-    assert (copy.text, copy.named) == ("a\0b", {"\0": "\0"})
+@pytest.mark.parametrize("fields", [{"text": "a\0b"}, {"named": {"\0": "x"}}, {"anything": [{"a": ["\\", "\0"]}]}])
+def test_a_nul_is_refused_because_no_database_but_sqlite_keeps_it(fields):
+    with pytest.raises(InvalidData, match=f"holds a NUL character in {next(iter(fields))}") as refused:
+        write(Loose(id="p1", **fields))
+    assert refused.value.hint == "take it out: text.replace('\\0', '')"
+
+
+@pytest.mark.parametrize("text", ["\\u0000", "\\\\u0000", "a\\", "\\\\"])
+def test_text_that_only_spells_a_nul_is_kept(text):
+    data, copy = write(Loose(id="p1", text=text, named={text: text}))
+    assert "\0" not in data and (copy.text, copy.named) == (text, {text: text})
 
 
 @pytest.mark.parametrize(
@@ -423,7 +430,7 @@ class Rich(Process[Step]):
 
 RICH = flow_of(Rich)
 
-texts = st.text(st.characters(codec="utf-8"), max_size=20)
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 wholes = st.integers(-(2**80), 2**80)
 part_leaves = st.builds(Part, name=texts, size=st.none() | wholes)
 any_part = st.recursive(part_leaves, lambda inner: st.builds(Part, name=texts, parts=st.lists(inner, max_size=2)), max_leaves=4)

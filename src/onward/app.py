@@ -33,7 +33,7 @@ class Onward(Control):
         self.url = url
         self.clock = clock or SystemClock()
         self.observers = tuple(observers)
-        super().__init__(flows, open_store(url, self.clock))
+        super().__init__(flows, open_store(url, self.clock, virtual=clock is not None))
 
     async def __aenter__(self) -> Self:
         await self.store.open()

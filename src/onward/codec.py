@@ -51,6 +51,8 @@ def encode(flow: Flow[Any], process: Any, id: str, status: str) -> tuple[str, An
         )
     if "NaN" in data or "Infinity" in data:
         _refuse_constants(flow, id, data)
+    if "\\u0000" in data:
+        _refuse_nul(flow, id, data)
     copy = decode(flow, id, status, data)
     if _MASKED in data or _REPLACED in data:
         _refuse_replaced(flow, id, process, copy)
@@ -79,6 +81,16 @@ def _refuse_constants(flow: Flow[Any], id: str, data: str) -> None:
         raise InvalidData(f"{flow.name} {id}: its data holds {constant}, which JSON does not have")
 
     json.loads(data, parse_constant=refuse, parse_int=str)  # an integer may have more digits than Python reads
+
+
+def _refuse_nul(flow: Flow[Any], id: str, data: str) -> None:
+    """PostgreSQL's JSON has no NUL; what SQLite would keep could not move there."""
+    for field, value in json.loads(data, parse_int=str).items():
+        if "\\u0000" in json.dumps(value).replace("\\\\", ""):  # an escaped backslash before it makes it plain text
+            raise InvalidData(
+                f"{flow.name} {id}: its data holds a NUL character in {printable(field)}, which databases do not keep",
+                hint="take it out: text.replace('\\0', '')",
+            )
 
 
 def _refuse_replaced(flow: Flow[Any], id: str, process: Any, copy: Any) -> None:

@@ -6,11 +6,18 @@ from onward.errors import StoreError
 from onward.ports import Clock, Store
 from onward.store.sqlite import SqliteStore
 
-SCHEMES = "sqlite:///relative/path.db, sqlite:////absolute/path.db or sqlite:///:memory:"
+SCHEMES = "sqlite:///relative/path.db, sqlite:////absolute/path.db, sqlite:///:memory: or postgresql://user@host/database"
 
 
-def open_store(url: str, clock: Clock) -> Store:
-    """The store for `url`, not yet opened. Raises StoreError for a URL that names none."""
+def open_store(url: str, clock: Clock, *, virtual: bool = True) -> Store:
+    """The store for `url`, not yet opened. Raises StoreError for a URL that names none.
+
+    A database that several hosts share keeps its own time, unless `clock` is `virtual`, as in a test.
+    """
+    if url.startswith(("postgresql://", "postgres://")):
+        from onward.store.postgres import PostgresStore  # its driver is an extra
+
+        return PostgresStore(url, clock if virtual else None)
     scheme, separator, path = url.partition(":///")
     if separator and scheme == "sqlite" and path:
         return SqliteStore(path, clock)

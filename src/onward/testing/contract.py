@@ -14,6 +14,8 @@
         async def rival(self, store, clock: ManualClock):    # a second store object on the same rows, as another
             ...                                              # program would have it; left out, it is `store` itself
 
+Data is JSON as PostgreSQL's jsonb writes it, `{"n": 1}`: a store may keep the values rather than the text.
+
 Each test needs a store without rows. It needs pytest with pytest-asyncio and sleeps nowhere: `clock` is turned by hand.
 What is specific to one store stands in that store's own test file; what is true of every store stands here.
 """
@@ -42,7 +44,7 @@ NOTICED_S = 1.0  # the promise is 100 ms; a busy machine may take longer
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def new(id: str, data: str = '{"n":0}', flow: str = "parcel", status: str = "packed") -> NewProcess:
+def new(id: str, data: str = '{"n": 0}', flow: str = "parcel", status: str = "packed") -> NewProcess:
     return NewProcess(id, flow, status, data)
 
 
@@ -80,7 +82,7 @@ def paused(record: Record) -> Change:
     return change(record, "paused", Condition.PAUSED, None)
 
 
-async def claimed(store: Store, *ids: str, owner: str = "worker-a", data: str = '{"n":0}') -> list[Record]:
+async def claimed(store: Store, *ids: str, owner: str = "worker-a", data: str = '{"n": 0}') -> list[Record]:
     """New processes, already in the hands of `owner`, in the order of `ids`."""
     await store.insert([new(id, data) for id in ids], "ann")
     records = {record.id: record for record in await store.claim(KNOWN, owner, len(ids), LEASE, ids)}
@@ -141,37 +143,44 @@ class StoreContract:
     async def test_a_new_process_is_ready_at_version_0_and_its_history_says_who_started_it(
         self, store: Store, clock: ManualClock
     ) -> None:
-        assert await store.insert([new("a", '{"n":1}')], "ann") == [True]
+        assert await store.insert([new("a", '{"n": 1}')], "ann") == [True]
         now = clock.now()
-        what = ("a", "parcel", "packed", Condition.READY, '{"n":1}')
+        what = ("a", "parcel", "packed", Condition.READY, '{"n": 1}')
         row = Record(*what, 0, 0, 0, 0, 0, 0, False, now, now, now, now, None, None, None, now)
         assert await store.get("a") == row
-        first = Entry("a", 0, now, "started", None, "packed", 0, 0, 0, "ann", None, None, '{"n":1}')
+        first = Entry("a", 0, now, "started", None, "packed", 0, 0, 0, "ann", None, None, '{"n": 1}')
         assert await store.history("a") == [first]
 
     async def test_insert_answers_for_each_whether_it_was_new_also_within_one_batch(self, store: Store, rival: Store) -> None:
         assert await store.insert([], "ann") == []
-        batch = [new("a", '{"first":1}'), new("b"), new("a", '{"second":2}'), new("b")]
+        batch = [new("a", '{"first": 1}'), new("b"), new("a", '{"second": 2}'), new("b")]
         assert await store.insert(batch, "ann") == [True, True, False, False]
-        assert (await agree(store, "a")).data == '{"first":1}'
+        assert (await agree(store, "a")).data == '{"first": 1}'
         assert await rival.insert([new("b"), new("c")], "bob") == [False, True]
 
     async def test_insert_leaves_an_id_that_exists_as_it_is(self, store: Store) -> None:
         [record] = await claimed(store, "a")
         await store.commit(record, moved(record))
         before = await trace(store, "a")
-        assert await store.insert([new("a", '{"other":1}', flow="letter", status="new")], "bob") == [False]
+        assert await store.insert([new("a", '{"other": 1}', flow="letter", status="new")], "bob") == [False]
         assert await trace(store, "a") == before
 
     @pytest.mark.parametrize("text", ["007", "1e5", "null", "é ✓ 𝄞", "a'b\"c;--", "x" * 200])
     async def test_text_comes_back_as_it_was_given(self, store: Store, text: str) -> None:
-        data = '{"t":"' + "\\u0000é𝄞'%s:x" * 20_000 + '"}'
+        data = '{"t": "' + "é𝄞'%s:x" * 20_000 + '"}'
         await store.insert([new(text, data, flow=text, status=text)], text)
         [record] = await store.claim([(text, text)], text, 1, LEASE)
-        after = await store.commit(record, moved(record, status=text, error=text, reason=text, data=data + " "))
+        after = await store.commit(record, moved(record, status=text, error=text, reason=text, data=data[:-2] + '!"}'))
         await store.record_step(after, text, text)
         seen = await agree(store, text)
-        assert (seen.id, seen.flow, seen.status, seen.data, seen.owner, seen.error) == (text, text, text, data + " ", text, text)
+        assert (seen.id, seen.flow, seen.status, seen.data, seen.owner, seen.error) == (
+            text,
+            text,
+            text,
+            data[:-2] + '!"}',
+            text,
+            text,
+        )
         assert [entry.actor for entry in await store.history(text)] == [text, text]
         assert await store.steps(text, 1) == {text: text}
 
@@ -296,9 +305,9 @@ class StoreContract:
     ) -> None:
         [record] = await claimed(store, "a")
         line: list[Callable[[Record], Change]] = [
-            lambda r: moved(r, data='{"n":1}', took=0.25),
-            lambda r: change(r, "saved", Condition.READY, NOW, data='{"n":2}', goes_on=True),
-            lambda r: not_yet(r, data='{"n":2}'),
+            lambda r: moved(r, data='{"n": 1}', took=0.25),
+            lambda r: change(r, "saved", Condition.READY, NOW, data='{"n": 2}', goes_on=True),
+            lambda r: not_yet(r, data='{"n": 2}'),
             lambda r: change(
                 r, "retry", Condition.RETRYING, 2 * SECOND, error="no", reason="no", moves=0, excused=1, cancelling=True
             ),
@@ -321,11 +330,11 @@ class StoreContract:
 
     async def test_data_stands_in_the_history_only_where_it_changed(self, store: Store) -> None:
         [record] = await claimed(store, "a")
-        for data in (None, '{"n":1}', '{"n":1}', None, '{"n":0}'):
+        for data in (None, '{"n": 1}', '{"n": 1}', None, '{"n": 0}'):
             record = await store.commit(record, moved(record, data=data))
-        assert [entry.data for entry in await store.history("a")] == ['{"n":0}', None, '{"n":1}', None, None, '{"n":0}']
+        assert [entry.data for entry in await store.history("a")] == ['{"n": 0}', None, '{"n": 1}', None, None, '{"n": 0}']
         kept = [await store.data_at("a", version) for version in range(-1, 7)]
-        assert kept == [None, '{"n":0}', '{"n":0}', '{"n":1}', '{"n":1}', '{"n":1}', '{"n":0}', None]
+        assert kept == [None, '{"n": 0}', '{"n": 0}', '{"n": 1}', '{"n": 1}', '{"n": 1}', '{"n": 0}', None]
         assert await store.data_at("no such", 0) is None
 
     async def test_a_commit_of_the_right_version_and_an_old_epoch_is_refused_and_leaves_no_trace(
@@ -337,7 +346,7 @@ class StoreContract:
         assert (taken.version, taken.epoch) == (old.version, old.epoch + 1)
         before = await trace(store, "a")
         with pytest.raises(Fenced, match="a"):
-            await store.commit(old, moved(old, data='{"zombie":1}'))
+            await store.commit(old, moved(old, data='{"zombie": 1}'))
         assert await trace(rival, "a") == before
         await rival.commit(taken, moved(taken))  # and it did not disturb the one who has it
         with pytest.raises(Fenced):
@@ -346,10 +355,16 @@ class StoreContract:
 
     async def test_a_commit_of_the_right_epoch_and_an_old_version_is_refused_and_leaves_no_trace(self, store: Store) -> None:
         [old] = await claimed(store, "a")
-        after = await store.commit(old, moved(old, data='{"n":1}'))
+        after = await store.commit(old, moved(old, data='{"n": 1}'))
         assert (after.version, after.epoch) == (old.version + 1, old.epoch)
         before = await trace(store, "a")
-        for late in (moved(old, data='{"n":2}'), not_yet(old), finished(old), failed(old), moved(old, data='{"n":1}', took=1.0)):
+        for late in (
+            moved(old, data='{"n": 2}'),
+            not_yet(old),
+            finished(old),
+            failed(old),
+            moved(old, data='{"n": 1}', took=1.0),
+        ):
             with pytest.raises(Fenced, match="a"):
                 await store.commit(old, late)
             assert await trace(store, "a") == before
@@ -361,7 +376,7 @@ class StoreContract:
     async def test_the_same_commit_handed_over_again_is_not_written_again_and_is_told_of_its_success(self, store: Store) -> None:
         """So a worker may simply repeat a commit whose answer was lost."""
         [record] = await claimed(store, "a")
-        once = not_yet(record, data='{"n":1}', took=0.123456, reason="why")
+        once = not_yet(record, data='{"n": 1}', took=0.123456, reason="why")
         await store.commit(record, once)
         before = await trace(store, "a")
         assert bare(await store.commit(record, once)) == before[0]
@@ -383,17 +398,17 @@ class StoreContract:
         stale = {5, 17, 299}
         for n in stale:
             await rival.act(records[n], paused(records[n]), "ann", None)
-        verdicts = await asyncio.gather(*(verdict(store.commit(r, moved(r, data=f'{{"of":"{r.id}"}}'))) for r in records))
+        verdicts = await asyncio.gather(*(verdict(store.commit(r, moved(r, data=f'{{"of": "{r.id}"}}'))) for r in records))
         for n, (record, answer) in enumerate(zip(records, verdicts, strict=True)):
             if n in stale:
                 assert isinstance(answer, Fenced) and record.id in str(answer)
             else:
-                assert isinstance(answer, Record) and (answer.id, answer.data) == (record.id, f'{{"of":"{record.id}"}}')
+                assert isinstance(answer, Record) and (answer.id, answer.data) == (record.id, f'{{"of": "{record.id}"}}')
             assert (await agree(rival, record.id)).condition is (Condition.PAUSED if n in stale else Condition.RUNNING)
 
     async def test_of_two_changes_to_one_version_in_one_group_exactly_one_is_made(self, store: Store) -> None:
         a, b = await claimed(store, "a", "b")
-        answers = await asyncio.gather(*(verdict(store.commit(a, moved(a, data=f'{{"n":{n}}}'))) for n in (1, 2, 3)))
+        answers = await asyncio.gather(*(verdict(store.commit(a, moved(a, data=f'{{"n": {n}}}'))) for n in (1, 2, 3)))
         made = [answer for answer in answers if isinstance(answer, Record)]
         assert [type(answer) for answer in answers].count(Fenced) == 2
         row = await agree(store, "a")

@@ -1,0 +1,298 @@
+-- All SQL of the PostgreSQL store, in named blocks, the same as SQLite's as far as both need them. {name} stands for the
+-- block of that name. Where a statement needs {now}, its $1 is the clock: NULL for the database's own, or the instant of a test.
+--
+-- One statement is one transaction here, unless a handler or a caller has begun one. Rows are given as one array for each
+-- column, so that a statement has the same text, and the same plan, for one row and for a thousand.
+
+-- name: now
+-- Stable, so that an index can be searched by it; read once for each statement, also inside of a transaction. `now()` would
+-- stand still there, `clock_timestamp()` would keep every index from being used.
+coalesce($1::timestamptz, statement_timestamp())
+
+-- name: schema 1
+CREATE TABLE onward_process (
+    id          text COLLATE "C" PRIMARY KEY,
+    flow        text COLLATE "C" NOT NULL,
+    status      text COLLATE "C" NOT NULL,
+    condition   text    NOT NULL CHECK (condition IN ('ready', 'waiting', 'retrying', 'failed', 'paused', 'cancelled', 'finished')),
+    data        jsonb   NOT NULL,
+    version     integer NOT NULL,
+    epoch       integer NOT NULL,
+    attempt     integer NOT NULL,
+    excused     integer NOT NULL DEFAULT 0,
+    losses      integer NOT NULL DEFAULT 0,
+    polls       integer NOT NULL,
+    transition  integer NOT NULL,
+    moves       integer NOT NULL,
+    -- A hash of the id: the key for partitions, or for several databases, should one machine ever be too small.
+    bucket      smallint NOT NULL CHECK (bucket BETWEEN 0 AND 1023),
+    cancelling  boolean NOT NULL,
+    changed     boolean NOT NULL DEFAULT true,  -- whether the last commit changed the data; only then the history keeps it
+    entered_at  timestamptz NOT NULL,
+    created_at  timestamptz NOT NULL,
+    updated_at  timestamptz NOT NULL,
+    due_at      timestamptz,
+    lease_until timestamptz,
+    -- When it can be claimed: by its timer, or because its lease ran out. The only indexed column that an update changes,
+    -- and it stays the same from stage to stage under one lease. Such an update touches no index (a "HOT" one).
+    claim_at    timestamptz GENERATED ALWAYS AS (greatest(due_at, lease_until)) STORED,
+    owner       text,
+    error       text,
+    -- Stuck is unrepresentable: a row is over, or waits for a person, or has a time at which somebody takes it.
+    CONSTRAINT onward_never_stuck CHECK ((due_at IS NULL) = (condition IN ('finished', 'cancelled', 'failed', 'paused'))),
+    CONSTRAINT onward_lease_is_whole CHECK ((owner IS NULL) = (lease_until IS NULL)),
+    CONSTRAINT onward_rest_has_no_lease CHECK (due_at IS NOT NULL OR owner IS NULL)
+) WITH (
+    -- Room on each page for the next versions of its rows, without which no update is a HOT one.
+    fillfactor = 70,
+    -- Every row changes many times: vacuum after 1 % and not after 20 % of them, and without pauses.
+    autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
+    autovacuum_analyze_scale_factor = 0.05
+);
+-- Claiming is scheduling and rescue: one index says who is due. What is over or waits for a person is not in it.
+CREATE INDEX onward_process_due ON onward_process (claim_at) WHERE claim_at IS NOT NULL;
+-- Those that may have killed their workers: next to none, and every claim asks for them first.
+CREATE INDEX onward_process_suspect ON onward_process (claim_at) WHERE owner IS NOT NULL AND losses >= 1;
+CREATE INDEX onward_process_created ON onward_process (created_at, id);
+-- Partitioned by time, so that what is too old goes by dropping a table. Nothing refers to it, and it is only added to.
+CREATE TABLE onward_history (
+    process_id  text COLLATE "C" NOT NULL,
+    version     integer NOT NULL,
+    at          timestamptz NOT NULL,
+    kind        text    NOT NULL,
+    from_status text COLLATE "C",
+    to_status   text COLLATE "C" NOT NULL,
+    transition  integer NOT NULL,
+    attempt     integer NOT NULL,
+    epoch       integer NOT NULL,
+    actor       text    NOT NULL,
+    took        bigint,  -- microseconds
+    reason      text,
+    data        jsonb    -- NULL: as before
+) PARTITION BY RANGE (at);
+-- Takes what has no partition of its month, so that no commit ever fails for it. The months have the same index and settings.
+CREATE TABLE onward_history_default PARTITION OF onward_history DEFAULT
+  WITH (autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.1);
+-- The second line of defence behind the fence: no version is written twice into one partition.
+CREATE UNIQUE INDEX onward_history_default_version ON onward_history_default (process_id, version);
+CREATE TABLE onward_step (
+    process_id text COLLATE "C" NOT NULL,
+    transition integer NOT NULL,
+    name       text COLLATE "C" NOT NULL,
+    result     text NOT NULL,
+    at         timestamptz NOT NULL,
+    PRIMARY KEY (process_id, transition, name)
+);
+
+-- name: columns
+p.id, p.flow, p.status, {condition} AS condition, p.data::text, p.version, p.epoch, p.attempt, p.polls, p.transition, p.moves,
+p.cancelling, p.entered_at, p.created_at, p.updated_at, p.due_at, p.owner, p.lease_until, p.error, {now} AS as_of, p.excused, p.losses
+
+-- name: condition
+-- As it is seen now. The row says what was decided; a lease or a clock can make it running or ready.
+CASE WHEN p.lease_until > {now} THEN 'running'
+     WHEN p.condition IN ('waiting', 'retrying') AND p.due_at <= {now} THEN 'ready'
+     ELSE p.condition END
+
+-- name: insert
+-- $2 to $6: ids, flows, statuses, data, buckets. $7: who. Of an id given twice the first counts. Answers the new ids.
+WITH started AS (
+    INSERT INTO onward_process (id, flow, status, condition, data, version, epoch, attempt, polls, transition, moves, bucket,
+                                cancelling, entered_at, created_at, updated_at, due_at)
+    SELECT id, flow, status, 'ready', data::jsonb, 0, 0, 0, 0, 0, 0, bucket, false, {now}, {now}, {now}, {now}
+      FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::smallint[]) AS item (id, flow, status, data, bucket)
+        ON CONFLICT (id) DO NOTHING
+ RETURNING id, status, updated_at, data)
+INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, data)
+SELECT id, 0, updated_at, 'started', NULL, status, 0, 0, 0, $7::text, data FROM started
+RETURNING process_id
+
+-- name: suspect
+-- Its worker was lost with it, and then the next one as well. It may have been the cause, and those that were lost beside it
+-- are charged with each attempt as it is: so suspects are taken one at a time, and the deadly one runs out of attempts alone.
+(p.owner IS NOT NULL AND p.losses >= 1)
+
+-- name: known
+-- $2 is {flow: [statuses]}, what the caller's code can move.
+$2::jsonb -> p.flow ? p.status
+
+-- name: claim
+-- The attempt is counted here and not when it fails: a handler that kills its worker must not be tried for ever.
+-- The version stays: a claim is no commit. Rows that another worker is claiming at this moment are passed over.
+-- $3: owner, $4: lease, $5: how many, $6: whether a suspect may be taken.
+WITH suspect AS MATERIALIZED (
+    SELECT p.id FROM onward_process AS p
+     WHERE p.claim_at <= {now} AND {suspect} AND {known}
+     ORDER BY p.claim_at LIMIT $6::integer FOR NO KEY UPDATE SKIP LOCKED),
+due AS MATERIALIZED (
+    SELECT p.id FROM onward_process AS p
+     WHERE p.claim_at <= {now} AND NOT {suspect} AND {known}
+     ORDER BY p.claim_at LIMIT $5::integer - (SELECT count(*) FROM suspect) FOR NO KEY UPDATE SKIP LOCKED)
+UPDATE onward_process AS p
+   SET owner = $3, epoch = p.epoch + 1, attempt = p.attempt + 1, losses = p.losses + (p.owner IS NOT NULL)::integer,
+       lease_until = {now} + $4::interval
+ WHERE p.id = ANY (ARRAY(SELECT id FROM suspect UNION ALL SELECT id FROM due))
+RETURNING {columns}
+
+-- name: claim of
+-- The same for these ids only: $6.
+WITH due AS MATERIALIZED (
+    SELECT p.id FROM onward_process AS p
+     WHERE p.id = ANY ($6::text[]) AND p.claim_at <= {now} AND {known}
+     ORDER BY p.claim_at LIMIT $5::integer FOR NO KEY UPDATE SKIP LOCKED)
+UPDATE onward_process AS p
+   SET owner = $3, epoch = p.epoch + 1, attempt = p.attempt + 1, losses = p.losses + (p.owner IS NOT NULL)::integer,
+       lease_until = {now} + $4::interval
+ WHERE p.id = ANY (ARRAY(SELECT id FROM due))
+RETURNING {columns}
+
+-- name: given
+-- The rows of a group commit, in the order of their ids: whoever locks many rows does it in that order, so that no two wait
+-- for each other.
+SELECT * FROM unnest($2::text[], $3::integer[], $4::integer[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::integer[],
+                     $10::integer[], $11::integer[], $12::boolean[], $13::bigint[], $14::boolean[], $15::boolean[], $16::text[],
+                     $17::text[], $18::bigint[], $19::text[], $20::integer[], $21::text[], $22::integer[], $23::text[])
+           AS item (id, version, epoch, status, condition, data, attempt, polls, transition, moves, cancelling,
+                    due_after, enters, goes_on, error, kind, took, reason, excused, from_status, attempted, owner)
+
+-- name: given one
+-- The same for a row alone, which is the case that people wait for: 23 arrays of one cost four times the commit itself.
+SELECT $2::text AS id, $3::integer AS version, $4::integer AS epoch, $5::text AS status, $6::text AS condition, $7::text AS data,
+       $8::integer AS attempt, $9::integer AS polls, $10::integer AS transition, $11::integer AS moves, $12::boolean AS cancelling,
+       $13::bigint AS due_after, $14::boolean AS enters, $15::boolean AS goes_on, $16::text AS error, $17::text AS kind,
+       $18::bigint AS took, $19::text AS reason, $20::integer AS excused, $21::text AS from_status, $22::integer AS attempted,
+       $23::text AS owner
+
+-- name: commit
+-- The fence: a worker whose lease was taken over finds another epoch, one that a person overtook another version, and
+-- neither writes anything. Row and history cannot be parted: what the update did feeds the insert. Answers the ids written.
+WITH item AS MATERIALIZED ({given}),
+moved AS (
+    UPDATE onward_process AS p
+       SET status = item.status, condition = item.condition, data = coalesce(item.data::jsonb, p.data),
+           changed = coalesce(item.data::jsonb <> p.data, false),
+           version = p.version + 1, attempt = item.attempt, excused = item.excused, polls = item.polls, transition = item.transition,
+           moves = item.moves, cancelling = item.cancelling, due_at = {now} + item.due_after * interval '1 microsecond',
+           losses = CASE item.kind WHEN 'saved' THEN p.losses ELSE 0 END,  -- to have saved something is no outcome yet
+           entered_at = CASE WHEN item.enters THEN {now} ELSE p.entered_at END,
+           updated_at = greatest(p.updated_at, {now}),  -- stamps of one process never go back, whatever the clock does
+           owner = CASE WHEN item.goes_on THEN p.owner END,
+           lease_until = CASE WHEN item.goes_on THEN p.lease_until END,
+           error = item.error
+      FROM item
+     WHERE p.id = item.id AND p.version = item.version AND p.epoch = item.epoch AND p.owner IS NOT NULL
+ RETURNING p.id, p.version, p.updated_at, item.kind, item.from_status, p.status, p.transition, item.attempted, p.epoch,
+           item.owner, item.took, item.reason, CASE WHEN p.changed THEN p.data END AS data),
+written AS (
+    INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, took, reason, data)
+    SELECT * FROM moved
+ RETURNING process_id)
+SELECT {now}, array_agg(process_id) FROM written
+
+-- name: committed
+-- Which of a group's rows stand in the history: ours, even where the answer to their commit was lost. The epoch alone does
+-- not tell: the same worker may have committed something else to that version.
+WITH item AS MATERIALIZED ({given})
+SELECT {now}, array_agg(item.id) FROM item
+  JOIN onward_history AS h
+    ON h.process_id = item.id AND h.version = item.version + 1 AND h.epoch = item.epoch
+   AND h.to_status = item.status AND h.transition = item.transition AND h.kind = item.kind
+   AND h.took IS NOT DISTINCT FROM item.took AND h.reason IS NOT DISTINCT FROM item.reason
+   AND CASE WHEN item.data IS NULL THEN h.data IS NULL
+            ELSE item.data::jsonb = (SELECT d.data FROM onward_history AS d
+                                      WHERE d.process_id = h.process_id AND d.version <= h.version AND d.data IS NOT NULL
+                                      ORDER BY d.version DESC LIMIT 1) END
+
+-- name: act
+-- A person's commit: no epoch is asked for, and a new one fences whoever is running it.
+-- $2: id, $3: version, $4: who, $5: why, then what changes.
+WITH moved AS (
+    UPDATE onward_process AS p
+       SET status = $6, condition = $7, changed = false, version = p.version + 1, epoch = p.epoch + 1, attempt = $8, excused = $9,
+           losses = 0, polls = $10, transition = $11, moves = $12, cancelling = $13, due_at = {now} + $14::interval,
+           entered_at = CASE WHEN $15::boolean THEN {now} ELSE p.entered_at END, updated_at = greatest(p.updated_at, {now}),
+           owner = NULL, lease_until = NULL, error = $16
+     WHERE p.id = $2 AND p.version = $3
+ RETURNING {columns}),
+written AS (
+    INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, reason)
+    SELECT moved.id, moved.version, moved.updated_at, $17::text, $18::text, moved.status, moved.transition, $19::integer, moved.epoch,
+           $4::text, $5::text FROM moved)
+SELECT * FROM moved
+
+-- name: renew
+-- A renewal never shortens, and leaves the version alone: the handler beside it still has to commit against it. It waits for
+-- nobody: a row that is being written at this moment is asked for again a little later. $2, $3: ids and epochs; $4: owner.
+WITH held AS MATERIALIZED (
+    SELECT p.id FROM onward_process AS p JOIN unnest($2::text[], $3::integer[]) AS item (id, epoch) USING (id, epoch)
+     WHERE p.owner = $4 ORDER BY p.id FOR NO KEY UPDATE OF p SKIP LOCKED)
+UPDATE onward_process AS p SET lease_until = greatest(p.lease_until, {now} + $5::interval)
+ WHERE p.id = ANY (ARRAY(SELECT id FROM held))
+RETURNING p.id
+
+-- name: taken away
+SELECT item.id FROM unnest($1::text[], $2::integer[]) AS item (id, epoch) LEFT JOIN onward_process AS p USING (id)
+ WHERE p.epoch IS DISTINCT FROM item.epoch
+
+-- name: release
+-- $4: whether a handler had begun.
+WITH held AS MATERIALIZED (
+    SELECT p.id FROM onward_process AS p JOIN unnest($2::text[], $3::integer[]) AS item (id, epoch) USING (id, epoch)
+     WHERE p.owner IS NOT NULL ORDER BY p.id FOR NO KEY UPDATE OF p)
+UPDATE onward_process AS p
+   SET owner = NULL, lease_until = NULL, due_at = {now},
+       attempt = CASE WHEN $4::boolean THEN p.attempt ELSE greatest(p.attempt - 1, 0) END
+ WHERE p.id = ANY (ARRAY(SELECT id FROM held))
+
+-- name: step
+-- Fenced by epoch and visit, not by version: many are recorded at once, and a save between them moves the version on.
+-- $2: id, $3: epoch, $4: transition, $5: name, $6: result.
+INSERT INTO onward_step (process_id, transition, name, result, at)
+SELECT p.id, p.transition, $5, $6, {now} FROM onward_process AS p
+ WHERE p.id = $2 AND p.epoch = $3 AND p.transition = $4
+    ON CONFLICT DO NOTHING
+RETURNING name
+
+-- name: steps
+SELECT name, result FROM onward_step WHERE process_id = $1 AND transition = $2
+
+-- name: get
+SELECT {columns} FROM onward_process AS p WHERE p.id = $2
+
+-- name: find
+-- $2: flows, $3: statuses, $4: conditions, $5: prefix of the id, $6: the id before which to go on, $7: how many.
+SELECT {columns} FROM onward_process AS p
+ WHERE (cardinality($2::text[]) = 0 OR p.flow = ANY ($2))
+   AND (cardinality($3::text[]) = 0 OR p.status = ANY ($3))
+   AND (cardinality($4::text[]) = 0 OR {condition} = ANY ($4))
+   AND starts_with(p.id, $5::text)
+   AND ($6::text = '' OR (p.created_at, p.id) < (SELECT b.created_at, b.id FROM onward_process AS b WHERE b.id = $6))
+ ORDER BY p.created_at DESC, p.id DESC
+ LIMIT $7
+
+-- name: counts
+SELECT p.flow, p.status, {condition} AS seen, count(*), min(p.entered_at) FROM onward_process AS p GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+
+-- name: history
+SELECT process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, took, reason, data::text
+  FROM onward_history WHERE process_id = $1 AND version > $2 ORDER BY version LIMIT $3
+
+-- name: data at
+SELECT data::text FROM onward_history
+ WHERE process_id = $1 AND version <= $2 AND data IS NOT NULL
+   AND EXISTS (SELECT 1 FROM onward_history WHERE process_id = $1 AND version = $2)
+ ORDER BY version DESC LIMIT 1
+
+-- name: next due
+SELECT p.claim_at - {now} FROM onward_process AS p
+ WHERE p.claim_at IS NOT NULL AND {known} ORDER BY p.claim_at LIMIT 1
+
+-- name: news
+-- Another one after each commit of anything: it costs nothing, and polling it is the truth. NOTIFY is only a hint.
+SELECT pg_current_snapshot()::text
+
+-- name: notify
+SELECT pg_notify('onward', '')
+
+-- name: schema found
+SELECT max(version) FROM onward_schema
