@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from enum import StrEnum, auto
 from pathlib import Path
 from typing import Any
 
+import postgres
 import pytest
 
 from onward import END, Flow, Onward, Process, stage
@@ -96,3 +98,25 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def file_url(path: Path) -> str:
     return f"sqlite:///{path}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    """A real PostgreSQL, started when the first test asks for it; never to be stopped. See tests/postgres.py."""
+    with postgres.shared() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: postgres.Server) -> Iterator[str]:
+    """A new database, empty, dropped afterwards whoever is still connected."""
+    name = f"onward_test_{secrets.token_hex(6)}"
+    yield postgres_server.create_database(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def private_postgres() -> Iterator[postgres.PrivateServer]:
+    """A server for one test, to be stopped, restarted and frozen. It costs half a second."""
+    with postgres.PrivateServer() as server:
+        yield server

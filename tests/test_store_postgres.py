@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
+import psycopg
 import pytest
 
 from onward.store.postgres import SQL, PostgresStore
@@ -18,6 +21,45 @@ async def url(postgres_url: str) -> str:
     await connection.execute("create table onward_schema (version int not null); insert into onward_schema values (1)")
     await connection.close()
     return postgres_url
+
+
+class User:
+    """Somebody with a table of notes, and with one of the drivers."""
+
+    def __init__(self, url: str, driver: str) -> None:
+        self.url, self.driver = url, driver
+
+    async def note(self, connection: Any, text: str) -> None:
+        if isinstance(connection, psycopg.Connection):
+            connection.execute("INSERT INTO note VALUES (%s)", (text,))
+        elif isinstance(connection, psycopg.AsyncConnection):
+            await connection.execute("INSERT INTO note VALUES (%s)", (text,))
+        else:
+            await connection.execute("INSERT INTO note VALUES ($1)", text)
+
+    async def notes(self) -> set[str]:
+        connection = await asyncpg.connect(self.url)
+        rows = await connection.fetch("SELECT text FROM note")
+        await connection.close()
+        return {row[0] for row in rows}
+
+    @asynccontextmanager
+    async def connected(self, *, commit: bool) -> AsyncIterator[Any]:
+        if self.driver == "psycopg":
+            with psycopg.connect(self.url) as connection:
+                yield connection
+                connection.commit() if commit else connection.rollback()
+        elif self.driver == "psycopg async":
+            async with await psycopg.AsyncConnection.connect(self.url) as connection:
+                yield connection
+                await (connection.commit() if commit else connection.rollback())
+        else:
+            connection = await asyncpg.connect(self.url)
+            transaction = connection.transaction()
+            await transaction.start()
+            yield connection
+            await (transaction.commit() if commit else transaction.rollback())
+            await connection.close()
 
 
 class TestContract(StoreContract):
@@ -34,3 +76,10 @@ class TestContract(StoreContract):
         await rival.open()
         yield rival
         await rival.close()
+
+    @pytest.fixture(params=["asyncpg", "psycopg", "psycopg async"])
+    async def user(self, url: str, request: pytest.FixtureRequest) -> User:
+        connection = await asyncpg.connect(url)
+        await connection.execute("CREATE TABLE note (text text PRIMARY KEY)")
+        await connection.close()
+        return User(url, request.param)

@@ -1,0 +1,146 @@
+"""A handler's transaction on PostgreSQL: a session of its own, in which its SQL and its transition are committed as one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from onward.decide import Change
+from onward.errors import Misuse, RolledBack
+from onward.process import Record
+from onward.store.rows import Commit, after, commit_row, fenced
+from onward.store.session import ANSWER_S, TROUBLE, is_trouble, state_of
+
+logger = logging.getLogger("onward")
+
+TRANSACTION_S = 10.0  # so long a handler may keep its transaction open, and what it has locked there
+
+
+class PostgresTransaction:
+    """One `ports.Transaction`. `commit_sql` writes row and history; `committed` asks, on another session, whether it did."""
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        commit_sql: str,
+        now: Callable[[], datetime | None],
+        committed: Callable[[Commit], Awaitable[bool]],
+    ) -> None:
+        self._pool, self._commit_sql, self._now, self._committed = pool, commit_sql, now, committed
+        self._over = self._too_long = False
+        self.connection: Any = None
+
+    async def begin(self) -> None:
+        connection = await self._pool.acquire(timeout=ANSWER_S)
+        try:
+            await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED", timeout=ANSWER_S)
+        except BaseException:
+            connection.terminate()
+            await self._pool.release(connection)
+            raise
+        self.connection = connection
+        self._alarm = asyncio.get_running_loop().call_later(TRANSACTION_S, self._take_away)
+
+    def _take_away(self) -> None:
+        self._too_long = True
+        self._cut()
+
+    def check(self, error: Exception | None = None) -> None:
+        if self._too_long:
+            raise RolledBack(f"kept its transaction open for more than {TRANSACTION_S:g} s", fault=True)
+        if self._is_gone():
+            raise RolledBack("the database ended the session of the handler's transaction")
+        if not self.connection.is_in_transaction():
+            raise Misuse("ended its transaction, which its transition does: leave that to Onward")
+        trouble = next((one for one in _parts(error) if is_trouble(one)), None)
+        if trouble is not None:
+            raise RolledBack(f"the database rolled the handler's transaction back: {trouble}")
+
+    async def commit(self, record: Record, change: Change) -> Record:
+        """Cannot be cancelled: who is learns so after the verdict."""
+        item = Commit((*commit_row(record, change), record.status, record.attempt, record.owner))
+        task = asyncio.ensure_future(self._commit(item))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            while not task.done():
+                try:
+                    await asyncio.wait({task})
+                except asyncio.CancelledError:
+                    continue
+            if not task.cancelled():
+                task.exception()
+            raise
+        return after(record, change, item.at)
+
+    async def _commit(self, item: Commit) -> None:
+        self.check()
+        self._alarm.cancel()  # from here on it takes no longer than the database does
+        asked = False
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                item.at, written = await self.connection.fetchrow(self._commit_sql, self._now(), *item.row)
+                if not written:
+                    raise fenced(item)
+                asked = True
+                answer = await self.connection.execute("COMMIT")
+            if answer != "COMMIT":  # a transaction that has failed is answered like this, and not with an error
+                raise RolledBack("the database answered the COMMIT of the handler's transaction with a rollback")
+        except TROUBLE as error:
+            if not asked or not _is_unknown(error):
+                raise _undone(error) from error
+            self._cut()
+            logger.warning("%s: the answer to its COMMIT was lost, it is looked up: %s", item.id, error)
+            if not await self._committed(item):
+                raise _undone(error) from error
+        finally:
+            await self.rollback()
+
+    async def rollback(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._alarm.cancel()
+        try:
+            if not self._is_gone() and self.connection.is_in_transaction():
+                await self.connection.execute("ROLLBACK", timeout=ANSWER_S)
+        except (*TROUBLE, asyncio.CancelledError) as error:
+            self._cut()  # which rolls back as well
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        finally:
+            try:
+                await self._pool.release(self.connection, timeout=ANSWER_S)
+            except TROUBLE as error:  # the pool has thrown it away
+                logger.debug("a session was not given back: %s", error)
+
+    def _is_gone(self) -> bool:
+        try:
+            return bool(self.connection.is_closed())
+        except asyncpg.InterfaceError:  # what the pool lends knows nothing any more once its session has ended
+            return True
+
+    def _cut(self) -> None:
+        if not self._is_gone():
+            self.connection.terminate()
+
+
+def _is_unknown(error: BaseException) -> bool:
+    """Whether a COMMIT that was answered like this may have been done."""
+    return not isinstance(error, asyncpg.PostgresError) or state_of(error)[:2] in ("08", "57")
+
+
+def _undone(error: BaseException) -> RolledBack:
+    return RolledBack(f"the handler's transaction could not be committed: {error}", fault=not is_trouble(error))
+
+
+def _parts(error: BaseException | None) -> list[BaseException]:
+    """The error, or what a group is made of."""
+    if isinstance(error, BaseExceptionGroup):
+        return [part for one in error.exceptions for part in _parts(one)]
+    return [] if error is None else [error]
