@@ -213,7 +213,7 @@ class PrivateServer(Server):
         atexit.register(self.close)
         self._room = _room()
         self._guard = subprocess.Popen(
-            [sys.executable, "-I", __file__, str(self._room)], stdin=subprocess.PIPE, cwd="/", start_new_session=True
+            [sys.executable, "-P", __file__, str(self._room)], stdin=subprocess.PIPE, cwd="/", start_new_session=True
         )
         (self._room / "log").touch()
         try:
@@ -382,27 +382,38 @@ def _signal(pids: Iterable[int], number: signal.Signals) -> None:
 
 
 def guard(room: Path) -> None:
-    """Waits for the end of whoever started it, ends the server if it still runs, and deletes its directory.
+    """Waits for the end of whoever started it, ends what still runs in `room`, and deletes it.
 
     A program of its own, so that a killed test run leaves nothing behind. It learns of the end by that of its input.
     """
+    sys.stdin.buffer.read()
+    until = time.monotonic() + GUARD_S
+    while pids := _programs_in(room):
+        told = _postmaster_file(room / "data")
+        if time.monotonic() > until:
+            _signal(pids, signal.SIGKILL)
+        elif told and told[0] in map(str, pids):
+            _signal([int(told[0])], SIGNALS["immediate"])
+            _signal(pids, signal.SIGCONT)
+        # Else it is initdb, or a server that begins: both leave shared memory behind if they are killed.
+        time.sleep(PAUSE_S)
+        if time.monotonic() > until + GUARD_S:
+            break
+    shutil.rmtree(room)
+
+
+def _programs_in(room: Path) -> list[int]:
+    """All of PostgreSQL's work in their directory. A pid from a file could by now be somebody else's."""
     import psutil
 
-    sys.stdin.buffer.read()
-    told = _postmaster_file(room / "data")
-    try:
-        server = psutil.Process(int(told[0])) if told else None
-        if server is not None and Path(server.cwd()) == (room / "data").resolve():  # not somebody who got its pid later
-            _signal([server.pid], SIGNALS["immediate"])
-            _signal([server.pid, *_children(server.pid)], signal.SIGCONT)
-            try:
-                server.wait(GUARD_S)
-            except psutil.TimeoutExpired:
-                _signal([*_children(server.pid), server.pid], signal.SIGKILL)
-    except psutil.NoSuchProcess:
-        pass
-    finally:
-        shutil.rmtree(room)
+    found = []
+    for program in psutil.process_iter():
+        try:
+            if Path(program.cwd()).is_relative_to(room.resolve()):
+                found.append(program.pid)
+        except (psutil.Error, OSError):
+            pass  # it has ended, or is none of ours
+    return found
 
 
 if __name__ == "__main__":
