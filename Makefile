@@ -41,8 +41,15 @@ $(VENV)/.python: Makefile
 	@$(PY) -m venv $(VENV) >/dev/null 2>&1 || $(PY) -m venv --clear --without-pip $(VENV)
 	@touch $@
 
+# One test file goes through a real PgBouncer, and no package of Python's brings one: root on Debian gets the system's.
+APT    := DEBIAN_FRONTEND=noninteractive apt-get -qq
+POOLER := PATH="$$PATH:/usr/sbin:/usr/local/sbin"; command -v pgbouncer || \
+  { [ "$$(id -u)" = 0 ] && { $(APT) install -y pgbouncer || { $(APT) update && $(APT) install -y pgbouncer; }; }; } || \
+  echo "no pgbouncer: tests/test_pooler.py will be skipped; apt-get install pgbouncer, or brew install pgbouncer" >&3
+
 # What the demo needs is small; what the tests need is not, so it comes only with them.
 $(VENV)/.demo $(VENV)/.test: $(VENV)/.%: $(VENV)/.python pyproject.toml constraints.txt
 	@if [ -x $(BIN)/pip ]; then pip="$(BIN)/python -m pip"; else pip="$(PY) -m pip --python $(BIN)/python"; fi; \
 	  $$pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@if [ $* = test ]; then { $(POOLER); } 3>&2 >/dev/null 2>&1; fi
 	@touch $@

@@ -11,7 +11,13 @@ from onward.cli.command import command
 from onward.cli.settings import Settings, pass_settings
 
 
-@command("demo", "onward demo", "onward demo -n 20 --no-crash", "onward demo report.pdf --question 'What was the total?' --real")
+@command(
+    "demo",
+    "onward demo",
+    "onward demo -n 20 --no-crash",
+    "onward demo --store postgresql://localhost/test",
+    "onward demo report.pdf --question 'What was the total?' --real",
+)
 @click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path), metavar="[PATH]...")
 @click.option("--question", metavar="TEXT", help="What to ask about each document.")
 @click.option("-n", "number", type=click.IntRange(1), help="So many batches.")
@@ -22,6 +28,7 @@ def demo(settings: Settings, paths: tuple[Path, ...], question: str | None, numb
     """Batches of documents go through upload, answers and clean-up, while the worker is killed in the middle.
 
     Without PATH it brings its own documents, and without --real it talks to a stand-in on this machine: no key, no network.
+    With --store postgresql://… two workers share the database, and the other one goes on.
     """
     from onward.demo.main import run_demo
 

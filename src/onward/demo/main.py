@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from onward import Condition, InvalidData, Onward, Record
+from onward import Condition, Entry, InvalidData, Onward, Record, StoreError
+from onward.clock import SystemClock
 from onward.codec import printable
 from onward.demo.flow import Batch, Document, Status, check_status
 from onward.demo.service import RealApi, Seen, Service, StandIn
 from onward.demo.show import Show, open_show
 from onward.errors import NotFound
+from onward.store import upkeep_of
+from onward.store.urls import is_postgres, shown
 from onward.testing.openai_standin import NOTICE
 
 FOLDER = Path("onward-demo")
@@ -27,8 +34,15 @@ QUESTIONS = ("What was decided?", "What was the problem?", "What happens next?")
 PROCESSES_MAX, DOCUMENTS_MAX = 1_000, 1_000
 SUFFIXES = (".md", ".markdown", ".txt", ".text", ".rst")
 LEASE_SECONDS = "2"  # so long a killed worker keeps what it had in its hands
+CONCURRENCY_MAX = 100  # processes that one worker drives at once
+COMPANY_SECONDS = 1.5  # so long the kill waits for the second worker to have done something
 PENDING = (Status.RESPONSES_CREATED, Status.RESPONSES_REASONING)
 ANSWER_CHARS_MAX = 160
+NO_RIGHT = "42501"
+HOW_TO_GET_ONE = (
+    "no PostgreSQL at hand? docker run --rm -e POSTGRES_PASSWORD=demo -p 5432:5432 postgres"
+    "  and then: --store postgresql://postgres:demo@localhost/postgres"
+)
 
 
 def run_demo(
@@ -51,15 +65,41 @@ def run_demo(
         Batch(id=f"demo-{run}-{place + 1}", question=questions[place % len(questions)], documents=documents)
         for place in range(number)
     ]
-    if store is None:
-        FOLDER.mkdir(exist_ok=True)
-        store = f"sqlite:///{FOLDER}/{run}.db"
+    FOLDER.mkdir(exist_ok=True)
+    store = store or f"sqlite:///{FOLDER}/{run}.db"
+    shared = is_postgres(store)
+    if shared:
+        store = asyncio.run(make_tables(store, f"onward_demo_{run}"))
     chosen: Service = RealApi() if real else StandIn()
     with chosen as service:
-        demo = Demo(service, store, batches, crash, FOLDER / f"{run}.log")
+        demo = Demo(service, store, batches, crash, FOLDER / f"{run}.log", together=min(2, number) if shared else 1)
         with open_show() as show:
             asyncio.run(demo.run(show))
         return demo.report()
+
+
+async def make_tables(store: str, home: str) -> str:
+    """Our tables, in a PostgreSQL schema of this run's own: nobody else's processes are seen or moved. The URL of it."""
+    parts = urlsplit(store)
+    query = dict(parse_qsl(parts.query))
+    if "pooler" in query:
+        raise InvalidData(
+            "the demo makes a schema of its own, which a pooler cannot be asked for", hint="give the URL of the database itself"
+        )
+    url = parts._replace(query=urlencode({**query, "search_path": home})).geturl()
+    try:
+        await upkeep_of(url, SystemClock(), virtual=False).upgrade(lambda _: None)
+    except StoreError as error:
+        if isinstance(error.__cause__, OSError):  # nobody is there
+            raise StoreError(str(error), hint=HOW_TO_GET_ONE) from error
+        if getattr(error.__cause__, "sqlstate", None) == NO_RIGHT:
+            raise StoreError(str(error), hint="the demo makes a schema of its own: give it a database that is yours") from error
+        raise
+    return url
+
+
+def _home(store: str) -> str:
+    return dict(parse_qsl(urlsplit(store).query))["search_path"]
 
 
 def read_documents(paths: Sequence[Path]) -> list[Document]:
@@ -90,13 +130,22 @@ def _document(path: Path, ambiguous: bool) -> Document:
 
 
 class Demo:
-    """One run: processes, a worker that is killed, another one that finishes, and the verdict."""
+    """One run: processes, a worker that is killed, another one that finishes, and the verdict.
 
-    def __init__(self, service: Service, store: str, batches: Sequence[Batch], crash: bool, log: Path) -> None:
+    On a database that many share both work side by side; on a file the second one comes after the first.
+    """
+
+    def __init__(
+        self, service: Service, store: str, batches: Sequence[Batch], crash: bool, log: Path, *, together: int = 1
+    ) -> None:
         self._service, self._store, self._batches, self._crash, self._log = service, store, batches, crash, log
-        self._resolved_before = 0
-        self._killed = False
+        self._together = together
+        self._workers: list[subprocess.Popen[bytes]] = []  # also those that are gone
         self._records: list[Record] = []
+        self._actors: set[str] = set()  # workers by the names that they have in the history
+        self._half_way_at: float | None = None
+        self._at_kill: dict[str, int] = {}  # the version of each process; empty before
+        self._entries: list[Entry] = []
         self._seen = Seen(0, 0, 0, 0, 0)
         self._trouble = ""
         self._began = time.monotonic()
@@ -104,25 +153,26 @@ class Demo:
     async def run(self, show: Show) -> None:
         show.say(self._service.notice)
         documents = len(self._batches[0].documents)
-        show.say(f"{len(self._batches)} processes ask about {documents} documents · {self._store}")
-        self._log.parent.mkdir(exist_ok=True)
+        show.say(f"{len(self._batches)} processes ask about {documents} documents · {shown(self._store)}")
         async with Onward(self._store, flows=[check_status]) as app:
             await app.start_many(self._batches)
-            worker = self._start_worker()
-            show.say(f"worker 1 is process {worker.pid}")
             try:
+                for _ in range(self._together):
+                    self._start_worker(show)
                 while not await self._look(app, show):
-                    if self._crash and not self._killed and self._half_way():
-                        worker = await self._kill(app, show, worker)
-                    if worker.poll() not in (None, 0):
-                        self._trouble = f"the worker ended with {worker.returncode}, see {self._log}"
-                        return
+                    if self._crash and not self._at_kill and self._half_way():
+                        await self._kill(app, show)
+                    if sum(bool(worker.poll()) for worker in self._workers) > bool(self._at_kill):
+                        self._trouble = f"a worker ended in trouble, see {self._log}"
+                        break
                     await app.store.wait_for_change(0.2)
             except TimeoutError as error:
                 self._trouble = str(error)
             finally:
-                _end(worker)
-            self._seen = await self._service.seen(*await self._made(app))
+                for worker in self._workers:
+                    _end(worker)
+            self._entries = [entry for batch in self._batches for entry in await app.history(batch.id)]
+            self._seen = await self._service.seen(*self._made())
 
     async def _look(self, app: Onward, show: Show) -> bool:
         """Shows what is new. True when nothing will move any more."""
@@ -131,6 +181,7 @@ class Demo:
         for record in records:
             if record.version != before.get(record.id):
                 for entry in await app.history(record.id, after=before.get(record.id, -1)):
+                    self._actors.add(entry.actor)
                     if entry.kind != "saved" and entry.version <= record.version:
                         show.happened(entry)
         show.stand(records)
@@ -140,44 +191,68 @@ class Demo:
         return all(record.due_at is None for record in records)
 
     def _half_way(self) -> bool:
-        """Every process has asked, and some are still waiting for their answers."""
+        """Every process has asked, and some are still waiting for their answers; if possible, each worker has had its share."""
         order = list(Status)
         asked = all(order.index(Status(record.status)) >= order.index(PENDING[0]) for record in self._records)
-        return asked and any(record.status in PENDING for record in self._records)
+        if not asked or not any(record.status in PENDING for record in self._records):
+            return False
+        self._half_way_at = self._half_way_at or time.monotonic()
+        working = sum(actor.startswith("worker-") for actor in self._actors)
+        return working >= self._together or time.monotonic() > self._half_way_at + COMPANY_SECONDS
 
-    async def _kill(self, app: Onward, show: Show, worker: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-        worker.send_signal(signal.SIGKILL)
-        worker.wait()
-        self._killed = True
+    async def _kill(self, app: Onward, show: Show) -> None:
+        victim = self._workers[0]
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
         await self._look(app, show)
-        self._resolved_before = sum(record.transition for record in self._records)
+        self._at_kill = {record.id: record.version for record in self._records}
         pending = sum(record.status in PENDING for record in self._records)
         show.say(f"✂ worker 1 was killed with SIGKILL while {pending} processes wait for answers")
-        show.say(f"  {self._resolved_before} stages are resolved, and stay so")
-        another = self._start_worker()
-        show.say(f"worker 2 is process {another.pid}; it knows nothing but the rows")
-        return another
+        show.say(f"  {sum(record.transition for record in self._records)} stages are resolved, and stay so")
+        if self._together == 1:
+            self._start_worker(show)
+        show.say("  worker 2 goes on; it knows nothing but the rows")
 
-    def _start_worker(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "onward", "--app", "onward.demo.flow:app", "--store", self._store]
+    def _start_worker(self, show: Show) -> None:
+        # So few at once that there is something for each of them. The store goes by the environment, which nobody else sees.
+        share = min(CONCURRENCY_MAX, math.ceil(len(self._batches) / self._together))
+        command = [sys.executable, "-m", "onward", "--app", "onward.demo.flow:app", "run", "--until-idle"]
         with self._log.open("ab") as log:
-            return subprocess.Popen(
-                [*command, "run", "--until-idle", "--lease", LEASE_SECONDS],
-                env=self._service.environment,
+            worker = subprocess.Popen(
+                [*command, "--lease", LEASE_SECONDS, "--concurrency", str(share)],
+                env={**self._service.environment, "ONWARD_STORE": self._store},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
+        self._workers.append(worker)
+        show.say(f"worker {len(self._workers)} is process {worker.pid}")
 
-    async def _made(self, app: Onward) -> tuple[list[str], list[str], list[str]]:
+    # -- the verdict ------------------------------------------------------------------------------------------
+
+    def _made(self) -> tuple[list[str], list[str], list[str]]:
         """Every file and response that any version of any process has known, and how their files' names begin."""
         made: dict[str, set[str]] = {"files": set(), "responses": set()}
-        for batch in self._batches:
-            for entry in await app.history(batch.id):
-                data = json.loads(entry.data) if entry.data else {}
-                for kind, ids in made.items():
-                    ids.update(data.get(kind, {}).values())
+        for entry in self._entries:
+            data = json.loads(entry.data) if entry.data else {}
+            for kind, ids in made.items():
+                ids.update(data.get(kind, {}).values())
         return sorted(made["files"]), sorted(made["responses"]), [f"{batch.id}." for batch in self._batches]
+
+    def _stages(self) -> str:
+        """How many stages were resolved, by which worker, before and after the kill. The history knows, and nothing else."""
+        moves = [entry for entry in self._entries if entry.from_status not in (None, entry.to_status)]
+        said = f"{len(moves)} stages resolved"
+        if not self._at_kill:
+            return said
+        last = max(moves, key=lambda entry: entry.at).actor  # whoever was not killed
+        before = Counter(entry.actor == last for entry in moves if entry.version <= self._at_kill[entry.process_id])
+        after = Counter(entry.actor == last for entry in moves if entry.version > self._at_kill[entry.process_id])
+
+        def by(worker: Counter[bool]) -> str:
+            return " + ".join(f"{worker[second]} by worker {second + 1}" for second in (False, True) if worker[second]) or "none"
+
+        return f"{said} (before the kill {by(before)}, after it {by(after)})"
 
     def report(self) -> int:
         """Prints the answers, how to look again, and the last line."""
@@ -190,15 +265,14 @@ class Demo:
                 print(f"  {name}: {printable(said, ANSWER_CHARS_MAX)}")
             for name, problem in batch.problems.items():
                 print(f"  {name}: no answer, {printable(problem, ANSWER_CHARS_MAX)}")
-        look = f"{_command()} --app onward.demo.flow:app --store {self._store}"
-        print(f"\nLook again:  {look} ls\n             {look} history {self._records[0].id}\n")
+        look = f"{_command()} --app onward.demo.flow:app --store {shlex.quote(shown(self._store))}"
+        print(f"\nLook again:  {look} ls\n             {look} history {self._records[0].id}")
+        if is_postgres(self._store):
+            print(f"It leaves the PostgreSQL schema {_home(self._store)}. In psql: DROP SCHEMA {_home(self._store)} CASCADE;")
         faults = self._faults()
-        seen, resolved = self._seen, sum(record.transition for record in self._records)
-        stages = f"{resolved} stages resolved"
-        if self._killed:
-            stages += f" ({self._resolved_before} before the kill, {resolved - self._resolved_before} after)"
+        seen = self._seen
         print(
-            f"demo: {'FAILED' if faults else 'ok'} · {len(self._records)} processes, {stages}"
+            f"\ndemo: {'FAILED' if faults else 'ok'} · {len(self._records)} processes, {self._stages()}"
             f" · files: {seen.files_created} created, {seen.files_left} left"
             f" · responses: {seen.responses_created} created, {seen.responses_left} left"
             f" · {seen.twice} duplicate effects" + "".join(f" · {fault}" for fault in faults)
@@ -218,7 +292,7 @@ class Demo:
             "something was done twice": bool(seen.twice),
             f"{expected} files and responses were to be created": (seen.files_created, seen.responses_created)
             != (expected, expected),
-            "the worker was never killed while responses were pending": self._crash and not self._killed,
+            "the worker was never killed while responses were pending": self._crash and not self._at_kill,
         }
         return [fault for fault, found in checks.items() if found]
 
