@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from onward import END, Condition, Every, Flow, Process, Record, Refused, Retry, stage
 from onward import decide as law
-from onward.decide import MOVES_MAX, NOW, SETTLE, Change, Failed, Returned, Unreadable, decide, overdue, saved
-from onward.errors import DELAY_MAX
+from onward.decide import MOVES_MAX, NOW, SETTLE, Change, Failed, Returned, Undone, Unreadable, decide, overdue, saved, undone
+from onward.errors import DELAY_MAX, RolledBack
 from onward.flow import JITTER
 from onward.process import OVER, RESTING
 
@@ -238,6 +238,44 @@ def test_data_that_cannot_be_read_waits_for_a_person_with_its_bytes_as_they_are(
         change = decide(FLOW, a_record(status), Unreadable("weight: Field required"))
         assert (change.kind, change.condition, change.due_after) == ("failed", Condition.FAILED, None)
         assert (change.status, change.data, change.error) == (status.value, None, "weight: Field required")
+
+
+def test_a_transaction_that_the_database_took_away_runs_its_stage_again_and_spends_no_attempt():
+    record = a_record(attempt=3, polls=1, moves=5)  # its last one
+    change = decide(FLOW, record, Undone("deadlock", 0.5))
+    assert change == Change(
+        kind="rolled back",
+        status="make",
+        condition=Condition.RETRYING,
+        due_after=law.ROLLED_BACK,
+        attempt=3,
+        excused=1,
+        polls=1,
+        transition=4,
+        moves=0,
+        cancelling=False,
+        error="deadlock",
+        reason="deadlock",
+        took=0.5,
+    )
+    assert overdue(FLOW, replace(record, attempt=4, excused=1)) is None
+    assert overdue(FLOW, replace(record, attempt=5, excused=1)) is not None
+
+
+@pytest.mark.parametrize("fault, condition", [(False, Condition.RETRYING), (True, Condition.FAILED)])
+def test_a_commit_that_was_rolled_back_is_the_handlers_failure_only_if_that_is_its_fault(fault, condition):
+    record = a_record(attempt=3)
+    change = decide(FLOW, record, replace(returned(Step.ASK), transaction="its own"))
+    assert change.transaction == "its own"
+    instead = undone(FLOW, record, change, RolledBack("no\x00 way", fault=fault))
+    assert (instead.status, instead.condition, instead.transaction, instead.data) == ("make", condition, None, None)
+    assert instead.took == 0.5 and "\x00" not in (instead.error or "") and "way" in (instead.error or "")
+
+
+def test_the_transaction_of_a_not_yet_is_committed_with_it_and_that_of_no_other_change():
+    assert decide(FLOW, a_record(Step.LOOK), replace(returned(Step.LOOK), transaction="its own")).transaction == "its own"
+    assert decide(FLOW, a_record(), Failed("no", 0.5)).transaction is None
+    assert saved(a_record(), "{}").transaction is None
 
 
 def test_saving_in_mid_stage_keeps_everything_but_the_data():
@@ -567,6 +605,7 @@ outcomes = st.one_of(
     st.builds(Failed, st.just("it broke"), st.floats(0, 1e5), st.none(), st.booleans()),
     st.builds(Failed, st.just("busy"), st.floats(0, 1e5), st.timedeltas(NOW, DELAY_MAX)),
     st.builds(Unreadable, st.just("no JSON")),
+    st.builds(Undone, st.just("deadlock"), st.floats(0, 1e5)),
 )
 # Mostly the worker's side; a person comes now and then.
 events = st.one_of(outcomes, outcomes, outcomes, st.sampled_from(["crash", "crash", "cut off", "not begun", *ACTIONS]))
@@ -645,8 +684,8 @@ def within_bounds(row: Row, outcome: Any, change: Change) -> None:
         assert line.every is not None
         longest = timedelta(seconds=line.every.longest * (1 + JITTER))
     elif change.condition is C.RETRYING:
-        longest = timedelta(seconds=line.retry.longest * (1 + JITTER))
-        if outcome.delay is not None:
+        longest = law.ROLLED_BACK if isinstance(outcome, Undone) else timedelta(seconds=line.retry.longest * (1 + JITTER))
+        if not isinstance(outcome, Undone) and outcome.delay is not None:
             longest = outcome.delay
     else:
         assert change.due_after in (None, NOW)
@@ -684,7 +723,7 @@ def test_whatever_happens_in_whatever_order_the_rules_of_the_row_hold(flow, happ
         within_bounds(row, happening, change)
         reset = change.transition != record.transition or change.condition is C.WAITING
         row.apply(change, took=happening.took)
-        row.begun = 0 if reset else row.begun
+        row.begun = 0 if reset else row.begun - isinstance(happening, Undone)  # which spends no attempt
     event(f"ends {row.record.condition}")
 
 

@@ -13,7 +13,7 @@ import pytest
 from onward import END, Condition, Every, Flow, Process, Record, Retry, stage
 from onward.decide import MOVES_MAX, NOW, Change, Failed, Outcome, Returned, Unreadable
 from onward.drive import drive
-from onward.errors import Fenced, LeaseLost
+from onward.errors import Fenced, LeaseLost, RolledBack
 
 T0 = datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -224,3 +224,17 @@ async def test_what_the_commit_raises_passes_through_and_no_stage_is_begun_after
     with pytest.raises(type(error)):
         await drive(FLOW, make_record(), engine.attempt, commit)
     assert engine.calls == ["attempt 1 at make"]
+
+
+@pytest.mark.parametrize("fault, kind", [(False, "rolled back"), (True, "retry")])
+async def test_a_commit_that_was_rolled_back_is_followed_by_one_that_says_so_and_rests(fault: bool, kind: str):
+    engine = Engine(to(Step.LOOK), to(Step.DONE))
+
+    async def commit(record: Record, change: Change) -> Record:
+        if change.kind == "moved":
+            raise RolledBack("gone", fault=fault)
+        return await engine.commit(record, change)
+
+    record = await drive(FLOW, make_record(), engine.attempt, commit)
+    assert engine.calls == ["attempt 1 at make", f"commit {kind} to make"]
+    assert (record.status, record.condition, record.error) == ("make", Condition.RETRYING, "gone")

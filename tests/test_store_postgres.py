@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 import psycopg
 import pytest
+from conftest import Job, Step, one_stage, opened
 
+from onward.errors import Conflict
 from onward.store.postgres import SQL, PostgresStore
 from onward.testing import ManualClock, StoreContract
 
@@ -83,3 +85,17 @@ class TestContract(StoreContract):
         await connection.execute("CREATE TABLE note (text text PRIMARY KEY)")
         await connection.close()
         return User(url, request.param)
+
+
+async def test_a_start_that_cannot_be_compared_any_more_is_refused_and_says_why(url: str) -> None:
+    async def make(job: Job) -> Literal[Step.DONE]:
+        return Step.DONE
+
+    async with opened(one_stage(make), url=url) as app:
+        await app.start(Job(id="a"))
+        assert (await app.start(Job(id="a"))).version == 0
+        connection = await asyncpg.connect(url)
+        await connection.execute("DELETE FROM onward_history")  # as `onward db prune` does by dropping its month
+        await connection.close()
+        with pytest.raises(Conflict, match="process a exists already; with what input it was started is no longer"):
+            await app.start(Job(id="a"))

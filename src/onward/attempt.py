@@ -14,9 +14,10 @@ from typing import Any, cast
 
 from onward.codec import decode, encode, printable
 from onward.context import Context, RunSync
-from onward.decide import Failed, Outcome, Returned, Unreadable
-from onward.errors import InvalidData, LeaseLost, RetryAfter, Unrecoverable
+from onward.decide import Failed, Outcome, Returned, Undone, Unreadable
+from onward.errors import InvalidData, LeaseLost, Misuse, RetryAfter, RolledBack, Unrecoverable
 from onward.flow import Flow, Stage
+from onward.observe import Seldom
 from onward.ports import Store
 from onward.process import Record
 
@@ -31,14 +32,14 @@ class Tools:
     resources: dict[str, Any]  # by the flow's name
     run_sync: RunSync
     monotonic: Callable[[], float]
-
-
-class _Rule(Exception):
-    """The handler broke a rule of the house; trying again would break it again."""
+    seldom: Seldom
 
 
 async def run_attempt(flow: Flow[Any], record: Record, tools: Tools) -> Outcome:
-    """Gives the handler a private copy of the process and judges what it did. Raises LeaseLost, or when cancelled."""
+    """Gives the handler a private copy of the process and judges what it did. Raises LeaseLost, or when cancelled.
+
+    A transaction that the handler has begun is open after it only if the outcome is Returned, to be committed with that.
+    """
     line = flow.stages[record.status]
     assert line is not None
     began = tools.monotonic()
@@ -49,28 +50,32 @@ async def run_attempt(flow: Flow[Any], record: Record, tools: Tools) -> Outcome:
         except InvalidData as error:
             return Unreadable(str(error))
     record.process = None  # the copy is the handler's now; another attempt gets another
-    try:
-        status = await _call(flow, line, record, process, tools)
-        data, copy = _judge(flow, line, record, process, status)
-    except (LeaseLost, GeneratorExit):
-        raise
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        return Failed("CancelledError: something that the handler awaited was cancelled", tools.monotonic() - began)
-    except BaseException as error:  # also SystemExit: a handler ends its attempt, never its worker
-        return _failed(record, error, tools.monotonic() - began)
-    return Returned(status._value_, data, copy, tools.monotonic() - began)
-
-
-async def _call(flow: Flow[Any], line: Stage[Any], record: Record, process: Any, tools: Tools) -> Any:
-    arguments: tuple[Any, ...] = (process,)
+    context = None
     if line.takes_context:
-        arguments = (
-            process,
-            Context(flow, record, process, tools.store, tools.resources.get(flow.name), tools.run_sync),
-        )
+        context = Context(flow, record, process, tools.store, tools.resources.get(flow.name), tools.run_sync, tools.seldom)
+    try:
+        status = await _call(line, record, process, context, tools)
+        data, copy = _judge(flow, line, record, process, status)
+        transaction = None if context is None else context.to_commit()
+    except GeneratorExit:  # nobody waits for it any more
+        raise
+    except BaseException as error:  # also SystemExit: a handler ends its attempt, never its worker
+        if context is not None:
+            await context.give_up()
+        if isinstance(error, LeaseLost):
+            raise
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return Failed("CancelledError: something that the handler awaited was cancelled", tools.monotonic() - began)
+        verdict = error if context is None or context.verdict is None else context.verdict
+        return _failed(record, verdict, tools.monotonic() - began)
+    return Returned(status._value_, data, copy, tools.monotonic() - began, transaction)
+
+
+async def _call(line: Stage[Any], record: Record, process: Any, context: Context | None, tools: Tools) -> Any:
+    arguments = (process,) if context is None else (process, context)
     if not line.is_async:
         async with _limited(line, record):
             return await tools.run_sync(functools.partial(line.handler, *arguments))
@@ -123,23 +128,26 @@ def _judge(flow: Flow[Any], line: Stage[Any], record: Record, process: Any, stat
     if not isinstance(status, flow.status_type) or status._value_ not in line.targets:
         if inspect.iscoroutine(status):
             status.close()
-            raise _Rule(f"{line.name} returned a coroutine: write it as `async def`")
+            raise Misuse(f"{line.name} returned a coroutine: write it as `async def`")
         declared = ", ".join(sorted(line.targets))
-        raise _Rule(
+        raise Misuse(
             f"{line.name} returned {printable(repr(status), 80)}, which its annotation does not declare; declared: {declared}"
         )
     if process.status != record.status and process.status != status:
-        raise _Rule(f"{line.name} set process.status to {process.status!r} but returned {status!r}: only return it")
+        raise Misuse(f"{line.name} set process.status to {process.status!r} but returned {status!r}: only return it")
     if process.id != record.id:
-        raise _Rule(f"{line.name} changed the id to {printable(repr(process.id), 80)}: a process keeps its id for ever")
+        raise Misuse(f"{line.name} changed the id to {printable(repr(process.id), 80)}: a process keeps its id for ever")
     return encode(flow, process, record.id, status._value_)
 
 
-def _failed(record: Record, error: BaseException, took: float) -> Failed:
+def _failed(record: Record, error: BaseException, took: float) -> Failed | Undone:
     said = _said(error)
+    if isinstance(said, RolledBack):
+        logger.warning("%s %s: %s", record.id, record.status, said)
+        return Failed(_text(said), took) if said.fault else Undone(_text(said), took)
     if isinstance(said, RetryAfter):
         return Failed(_text(said), took, delay=said.delay)
-    if isinstance(said, Unrecoverable | _Rule | InvalidData):
+    if isinstance(said, Unrecoverable | Misuse | InvalidData):
         return Failed(_text(said), took, permanent=True)
     logger.warning("%s %s: attempt %d failed", record.id, record.status, record.attempt, exc_info=error)
     return Failed(_text(error), took)
@@ -149,7 +157,7 @@ def _said(error: BaseException) -> BaseException:
     """What the handler raised to steer the engine, also where a TaskGroup has wrapped it up; else the error itself."""
     if isinstance(error, BaseExceptionGroup):
         parts = [_said(part) for part in error.exceptions]
-        for kind in (Unrecoverable, RetryAfter):
+        for kind in (RolledBack, Unrecoverable, RetryAfter):
             for part in parts:
                 if isinstance(part, kind):
                     return part
@@ -162,7 +170,7 @@ def _text(error: BaseException) -> str:
         said = str(error)
     except Exception:  # its __str__ is the user's code as well
         said = "(its text cannot be read)"
-    if isinstance(error, _Rule | InvalidData | RetryAfter):
+    if isinstance(error, Misuse | InvalidData | RetryAfter | RolledBack):
         return printable(said)
     frames = traceback.extract_tb(error.__traceback__)[-1:]
     place = "".join(f" ({frame.filename.rpartition('/')[2]}:{frame.lineno} in {frame.name})" for frame in frames)

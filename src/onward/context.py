@@ -10,7 +10,8 @@ import json
 import logging
 import typing
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar, cast, overload
 
 from pydantic import TypeAdapter, ValidationError
@@ -18,9 +19,10 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from onward.codec import PAYLOAD_MAX, encode, printable
 from onward.decide import Change, saved
-from onward.errors import Fenced, InvalidData, LeaseLost, StoreError
+from onward.errors import Fenced, InvalidData, LeaseLost, Misuse, RolledBack, StoreError
 from onward.flow import Flow
-from onward.ports import Store
+from onward.observe import Seldom
+from onward.ports import Store, Transaction
 from onward.process import Record
 
 T = TypeVar("T")
@@ -37,13 +39,19 @@ RunSync = Callable[[Callable[[], Any]], Awaitable[Any]]
 class Context:
     """Made anew for each attempt; worth nothing after it."""
 
-    def __init__(self, flow: Flow[Any], record: Record, process: Any, store: Store, resources: Any, run_sync: RunSync) -> None:
+    def __init__(
+        self, flow: Flow[Any], record: Record, process: Any, store: Store, resources: Any, run_sync: RunSync, seldom: Seldom
+    ) -> None:
         self.record = record
         self.resources = resources
-        self._flow, self._process, self._store, self._run_sync = flow, process, store, run_sync
+        self._flow, self._process, self._store, self._run_sync, self._seldom = flow, process, store, run_sync, seldom
         self._steps: dict[str, str] | None = None
         self._lock = asyncio.Lock()
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._transaction: Transaction | None = None
+        self._inside: bool | None = None  # the block of a transaction; None: there was none
+        self._over = False
+        self.verdict: RolledBack | Misuse | None = None  # on that transaction; a handler may catch it, but not do away with it
 
     @property
     def key(self) -> str:
@@ -67,6 +75,7 @@ class Context:
 
         Raises InvalidData if it does not fit the model, and ends the handler if the process was taken over.
         """
+        self._refuse_inside("save")
         async with self._lock:
             record = self.record
             data, _ = encode(self._flow, self._process, record.id, record.status)
@@ -98,6 +107,7 @@ class Context:
         """
         if not 0 < len(name) <= NAME_CHARS_MAX or printable(name) != name:
             raise ValueError(f"a sub-step's name has 1 to {NAME_CHARS_MAX} printable characters, not {printable(name, 40)!r}")
+        self._refuse_inside("once")
         steps = await self._recorded()
         async with self._turns[name]:  # of two at the same time one runs it, the other one reads it back
             if name not in steps:
@@ -124,6 +134,7 @@ class Context:
         (default: the function's) tells two maps of one stage apart. If some fail, those under way are waited for and
         recorded, no new ones begin, and the first error is raised.
         """
+        self._refuse_inside("map")
         if limit < 1:
             raise ValueError(f"limit={limit}: at least 1")
         prefix, seen = name or _called(fn), Counter[str]()
@@ -153,6 +164,71 @@ class Context:
         for failure in sorted(failures, key=lambda failure: isinstance(failure, asyncio.CancelledError)):
             raise failure  # what failed, before what was not begun because of it
         return results
+
+    def transaction(self) -> AbstractAsyncContextManager[Any]:
+        """`async with ctx.transaction() as conn:` what `conn` writes is committed in one with the transition, or not at all.
+
+        `conn` is the driver's own connection to the database of the store (sqlite3.Connection, asyncpg.Connection). The
+        transaction goes on after the block, and commits with the status that the handler then returns. An exception that
+        leaves the block rolls it back, and so does all that ends the attempt in another way. One for an attempt, in `async`
+        handlers only; `save`, `once` and `map` come before it. On SQLite all other writers wait meanwhile, so be quick.
+        """
+        line = self._flow.stages[self.record.status]
+        if line is None or not line.is_async:
+            raise Misuse("ctx.transaction() is for asynchronous handlers: write this one as `async def`")
+        return self._in_transaction()
+
+    @asynccontextmanager
+    async def _in_transaction(self) -> AsyncIterator[Any]:
+        if self._inside is not None:
+            raise Misuse("began a second transaction: an attempt has one, which commits with its transition")
+        if self._lock.locked() or any(turn.locked() for turn in self._turns.values()):
+            raise Misuse("began its transaction while ctx.save, ctx.once or ctx.map is under way: await that first")
+        self._inside = True
+        try:
+            self._transaction = transaction = await self._stored(lambda: self._store.begin(self.record))
+            if self._over:  # a task that the handler left behind
+                raise Misuse("began its transaction after its attempt was over")
+            try:
+                yield transaction.connection
+                transaction.check()
+            except Exception as error:
+                transaction.check(error)
+                raise
+        except GeneratorExit:  # nobody waits for it any more
+            raise
+        except BaseException as error:
+            if isinstance(error, RolledBack | Misuse):
+                self.verdict = error
+            await self._roll_back()
+            raise
+        finally:
+            self._inside = False
+
+    def to_commit(self) -> Transaction | None:
+        """The handler's transaction, if it is to be committed with what the handler has returned. Raises why it cannot be."""
+        self._over = True
+        if self._inside:
+            raise Misuse("returned before the block of its transaction had ended")
+        if self.verdict is not None:
+            raise self.verdict
+        if self._transaction is not None:
+            self._transaction.check()
+        return self._transaction
+
+    async def give_up(self) -> None:
+        """The attempt came to nothing: its transaction is ended, though a task that the handler left behind may still use it."""
+        self._over = True
+        await self._roll_back()
+
+    async def _roll_back(self) -> None:
+        if self._transaction is not None:
+            transaction, self._transaction = self._transaction, None
+            await transaction.rollback()
+
+    def _refuse_inside(self, verb: str) -> None:
+        if self._transaction is not None:
+            raise Misuse(f"called ctx.{verb} in its transaction, which commits with its transition: call it before that")
 
     async def _recorded(self) -> dict[str, str]:
         async with self._lock:
@@ -190,7 +266,7 @@ class Context:
             except Fenced as error:
                 raise LeaseLost(str(error)) from None
             except StoreError as error:
-                logging.getLogger("onward").warning("%s: its handler waits for the store: %s", self.record.id, error)
+                self._seldom.warning("%s: its handler waits for the store: %s", self.record.id, error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, STORE_PAUSE_MAX_S)
 

@@ -45,24 +45,31 @@ class Control:
 
     # -- starting ---------------------------------------------------------------------------------------------
 
-    async def start(self, process: Process[Any], *, actor: str = "") -> Record:
+    async def start(self, process: Process[Any], *, actor: str = "", connection: Any = None) -> Record:
         """Makes the row; a worker goes on from there. With an id that exists and the same input it answers the existing
         process, with other input it raises Conflict. Raises InvalidData for data that could not be read back.
+
+        With a `connection` of yours to the database of the store it is done in your transaction: the process exists exactly
+        if you commit that. It needs no `async with app:`. A connection of asyncpg, psycopg or sqlite3, in a transaction;
+        a synchronous one is used in the calling thread.
         """
-        [record] = await self.start_many([process], actor=actor)
+        [record] = await self.start_many([process], actor=actor, connection=connection)
         return record
 
-    async def start_many(self, processes: Iterable[Process[Any]], *, actor: str = "") -> list[Record]:
-        """`start` for many, in portions: each portion is one transaction, so after an error some may have been started."""
+    async def start_many(self, processes: Iterable[Process[Any]], *, actor: str = "", connection: Any = None) -> list[Record]:
+        """`start` for many, in portions: each portion is one transaction, so after an error some may have been started.
+
+        With a `connection` of yours, all of them are in your transaction.
+        """
         rows = [self._new(process) for process in processes]
         records = []
         for begin in range(0, len(rows), START_MAX):
             portion = rows[begin : begin + START_MAX]
-            fresh = await self.store.insert(portion, _who(actor))
+            fresh = await self.store.insert(portion, _who(actor), connection)
             for row, new in zip(portion, fresh, strict=True):
                 if not new:
-                    await self._same_input(row)
-            records += [await self.get(row.id) for row in portion]
+                    await self._same_input(row, connection)
+            records += [self._seen(await self._row(row.id, connection)) for row in portion]
         return records
 
     def _new(self, process: Process[Any]) -> NewProcess:
@@ -85,9 +92,15 @@ class Control:
         data, _ = encode(flow, process, process.id, status.value)
         return NewProcess(process.id, flow.name, status.value, data)
 
-    async def _same_input(self, row: NewProcess) -> None:
-        [first] = await self.store.history(row.id, limit=1)
-        record = await self._row(row.id)
+    async def _same_input(self, row: NewProcess, connection: Any) -> None:
+        entries = await self.store.history(row.id, limit=1, connection=connection)
+        record = await self._row(row.id, connection)
+        if not entries or entries[0].version:
+            raise Conflict(
+                f"process {row.id} exists already; with what input it was started is no longer in its history, which was pruned",
+                hint=f"use another id, or look at it: onward show {row.id}",
+            )
+        first = entries[0]
         same = record.flow == row.flow and first.to_status == row.status
         if same and first.data != row.data:  # as the model of today reads it: a new field with a default is no other input
             flow = self.flows[row.flow]
@@ -240,9 +253,9 @@ class Control:
 
     # -- between rows and what people see ---------------------------------------------------------------------
 
-    async def _row(self, id: str) -> Record:
+    async def _row(self, id: str, connection: Any = None) -> Record:
         # An id that `start` refuses names nothing, and a database may choke on it.
-        record = await self.store.get(id) if printable(id, ID_CHARS_MAX) == id else None
+        record = await self.store.get(id, connection) if printable(id, ID_CHARS_MAX) == id else None
         if record is None:
             raise NotFound(f"there is no process {printable(id, 80)!r}", hint="what there is: onward ls")
         return record

@@ -11,12 +11,13 @@ from datetime import timedelta
 from typing import Any
 
 from onward.codec import printable
-from onward.errors import Refused
+from onward.errors import Refused, RolledBack
 from onward.flow import Flow, Stage
 from onward.process import OVER, RESTING, Condition, Record
 
 MOVES_MAX = 1_000  # a process that moves this often without waiting once is spinning
 NOW = timedelta(0)
+ROLLED_BACK = timedelta(seconds=1)  # before a stage runs again whose transaction the database took away
 SETTLE = timedelta(seconds=1)  # a worker notices within 0.1 s that a process was taken from it; its handler has to end
 
 # -- what an attempt can come to ----------------------------------------------------------------------------------
@@ -24,12 +25,15 @@ SETTLE = timedelta(seconds=1)  # a worker notices within 0.1 s that a process wa
 
 @dataclass(slots=True)
 class Returned:
-    """The handler returned `status`, left `data` (JSON) and it was read back as `process`."""
+    """The handler returned `status`, left `data` (JSON) and it was read back as `process`. `transaction` is its own, still
+    open, to be committed with the transition; the law only hands it on.
+    """
 
     status: str
     data: str
     process: Any
     took: float
+    transaction: Any = None
 
 
 @dataclass(slots=True)
@@ -50,7 +54,15 @@ class Unreadable:
     took: float = 0.0
 
 
-Outcome = Returned | Failed | Unreadable
+@dataclass(slots=True)
+class Undone:
+    """The database took the handler's transaction away, and what it wrote there. No fault of the process's."""
+
+    error: str
+    took: float
+
+
+Outcome = Returned | Failed | Unreadable | Undone
 
 
 @dataclass(slots=True)
@@ -78,6 +90,7 @@ class Change:
     took: float | None = None
     enters: bool = False
     goes_on: bool = False
+    transaction: Any = None
 
 
 # -- after an attempt ---------------------------------------------------------------------------------------------
@@ -90,11 +103,21 @@ def decide(flow: Flow[Any], record: Record, outcome: Outcome) -> Change:
         case Returned():
             if outcome.status == record.status:
                 return _not_yet(line, record, outcome)
-            return _go(flow, record, outcome.status, data=outcome.data, process=outcome.process, took=outcome.took)
+            change = _go(flow, record, outcome.status, data=outcome.data, process=outcome.process, took=outcome.took)
+            change.transaction = outcome.transaction
+            return change
         case Failed():
             return _after_failure(flow, line, record, outcome)
         case Unreadable():
             return _fail(record, outcome.error, outcome.took)
+        case Undone():
+            return _undone(line, record, outcome)
+
+
+def undone(flow: Flow[Any], record: Record, change: Change, error: RolledBack) -> Change:
+    """What to commit instead of `change`, whose transaction could not be committed: the stage has to run again."""
+    said, took = printable(str(error)), change.took or 0.0
+    return decide(flow, record, Failed(said, took) if error.fault else Undone(said, took))
 
 
 def overdue(flow: Flow[Any], record: Record) -> Change | None:
@@ -125,6 +148,7 @@ def _not_yet(line: Stage[Any], record: Record, outcome: Returned) -> Change:
     change = _stay(record, "not yet", Condition.WAITING, pause)
     change.data, change.process, change.took = outcome.data, outcome.process, outcome.took
     change.polls, change.excused, change.moves, change.error = record.polls + 1, record.attempt, 0, None
+    change.transaction = outcome.transaction
     return change
 
 
@@ -182,6 +206,15 @@ def _after_failure(flow: Flow[Any], line: Stage[Any], record: Record, failed: Fa
     change.error = change.reason = failed.error
     change.took = failed.took
     change.moves = 0 if pause else record.moves  # a pause of nothing is no wait
+    return change
+
+
+def _undone(line: Stage[Any], record: Record, undone: Undone) -> Change:
+    pause = _in_time(line, record, ROLLED_BACK, undone.took)
+    change = _stay(record, "rolled back", Condition.RETRYING, pause)
+    change.error = change.reason = undone.error
+    change.took, change.excused = undone.took, record.excused + 1
+    change.moves = 0 if pause else record.moves
     return change
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from onward.decide import Change, Outcome, decide, overdue
+from onward.decide import Change, Outcome, decide, overdue, undone
+from onward.errors import RolledBack
 from onward.flow import Flow
 from onward.process import Record
 
@@ -22,6 +23,10 @@ async def drive(
     """Advances a claimed process until its status stops changing: finished, or waiting for time or a person."""
     while True:
         change = overdue(flow, record) or decide(flow, record, await attempt(record))
-        record = await commit(record, change)
+        try:
+            record = await commit(record, change)
+        except RolledBack as error:  # the handler's own transaction: what it wrote there is gone, so its stage runs again
+            change = undone(flow, record, change, error)
+            record = await commit(record, change)
         if not change.goes_on:
             return record

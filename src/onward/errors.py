@@ -6,8 +6,10 @@ OnwardError                    ours, all of them; `.hint` says what to type next
 ├── Conflict                   somebody else was first: same id with other input, or the version moved on
 ├── NotFound                   no such process, version or flow
 ├── Refused                    the process is in no condition for that action
+├── Misuse                     a handler broke a rule of the house
 └── StoreError                 the database cannot be used now, or not at all
-    └── Fenced                 this attempt no longer owns its process: nothing of it was written
+    ├── Fenced                 this attempt no longer owns its process: nothing of it was written
+    └── RolledBack             a handler's transaction came to nothing, and its transition with it
 
 Unrecoverable, RetryAfter      said by a handler, see `onward.flow`
 LeaseLost                      ends a handler from inside `ctx`; not an Exception, so that no
@@ -58,12 +60,26 @@ class Refused(OnwardError):
     """The action makes no sense in the process's present condition. Nothing was changed."""
 
 
+class Misuse(OnwardError):
+    """A handler broke a rule of the house. Trying again would break it again, so no attempt is made."""
+
+
 class StoreError(OnwardError):
     """The database did not do it: locked, full, read-only, gone, or not one of ours. Never the process's fault."""
 
 
 class Fenced(StoreError):
     """Another claim or a person's action came in between; the database refused this one whole."""
+
+
+class RolledBack(StoreError):
+    """A handler's transaction came to nothing, and its transition with it. `fault`: by what the handler did in it; else the
+    database was in trouble, and the stage runs again without an attempt being spent.
+    """
+
+    def __init__(self, message: str, *, fault: bool = False) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class LeaseLost(BaseException):

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from onward.decide import Change
 from onward.process import Condition, Entry, Record
@@ -68,6 +69,23 @@ class Count:
     oldest: datetime
 
 
+class Transaction(Protocol):
+    """A handler's transaction in the store's own database, open from `Store.begin` until `commit` or `rollback`."""
+
+    connection: Any  # the driver's own, for the handler's SQL
+
+    def check(self, error: Exception | None = None) -> None:
+        """Raises RolledBack if it cannot be committed any more, or if `error`, which the handler met in it, was trouble of
+        the database's; raises Misuse if the handler ended it. Asks the driver only, never the network.
+        """
+
+    async def commit(self, record: Record, change: Change) -> Record:
+        """`Store.commit` in this transaction, then its COMMIT: Fenced or RolledBack mean that nothing of it was written."""
+
+    async def rollback(self) -> None:
+        """Ends it, unless it has ended. Raises nothing of the database's."""
+
+
 class Store(Protocol):
     """Where rows live. Durations come in; the store makes the instants, by its own clock.
 
@@ -79,8 +97,12 @@ class Store(Protocol):
 
     async def close(self) -> None: ...
 
-    async def insert(self, processes: Sequence[NewProcess], actor: str) -> list[bool]:
-        """Each one's verdict: True if it was new. An id that exists is left as it is."""
+    async def insert(self, processes: Sequence[NewProcess], actor: str, connection: Any = None) -> list[bool]:
+        """Each one's verdict: True if it was new. An id that exists is left as it is.
+
+        Through a `connection` of the caller's it is done inside his transaction, and this store need not be open; so it is
+        with `get` and `history`. OnwardError for one that is of no use for it, or in no transaction.
+        """
 
     async def claim(
         self, known: Known, owner: str, limit: int, lease: timedelta, ids: Collection[str] = (), *, suspect: bool = True
@@ -92,7 +114,13 @@ class Store(Protocol):
         """
 
     async def commit(self, record: Record, change: Change) -> Record:
-        """Writes row and history as one, if version and epoch are still the record's; else Fenced. Cannot be cancelled."""
+        """Writes row and history as one, if version and epoch are still the record's; else Fenced. Cannot be cancelled.
+
+        A change with a `transaction` is committed in that one, together with what the handler wrote there.
+        """
+
+    async def begin(self, record: Record) -> Transaction:
+        """A transaction for the handler that has this record. Fenced, at once or at its commit, if it is no longer his."""
 
     async def act(self, record: Record, change: Change, actor: str, reason: str | None) -> Record:
         """A person's commit: if the version is still the one seen, else Conflict. A new epoch fences whoever runs it."""
@@ -105,19 +133,24 @@ class Store(Protocol):
         attempt that was counted with the claim is given back too; a handler that was cut off has used it.
         """
 
+    async def release_all_but(self, owner: str, ids: Collection[str], lease: timedelta) -> None:
+        """Gives back what `owner` has and does not know of, because the answer to a claim of at most that lease was lost:
+        all but `ids`. No handler was begun for it, so the attempt is given back too.
+        """
+
     async def record_step(self, record: Record, name: str, result: str) -> None:
         """Keeps a sub-step's result (JSON) for this visit, under the fence of the record; else Fenced."""
 
     async def steps(self, id: str, transition: int) -> dict[str, str]:
         """The recorded sub-steps of one visit."""
 
-    async def get(self, id: str) -> Record | None: ...
+    async def get(self, id: str, connection: Any = None) -> Record | None: ...
 
     async def find(self, search: Search) -> list[Record]: ...
 
     async def counts(self) -> list[Count]: ...
 
-    async def history(self, id: str, after: int = -1, limit: int = 1_000) -> list[Entry]:
+    async def history(self, id: str, after: int = -1, limit: int = 1_000, connection: Any = None) -> list[Entry]:
         """The history after version `after`, oldest first."""
 
     async def data_at(self, id: str, version: int) -> str | None:
@@ -133,4 +166,54 @@ class Store(Protocol):
         """Returns soon after anything changed, at the latest after `timeout` seconds. Noticed within 100 ms."""
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a store is: its schema (`found` 0: no tables yet) and the one this code needs, what is in it, what to know of it."""
+
+    found: int
+    needed: int
+    conditions: Mapping[Condition, int]
+    history: int  # entries; on PostgreSQL an estimate
+    oldest: datetime | None  # of the history, about
+    bytes: int
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was deleted, or would be. Entries that go with a whole `partition` are not among those of the `history`."""
+
+    processes: int
+    history: int
+    steps: int
+    partitions: Sequence[str]
+
+
+class Upkeep(Protocol):
+    """What a person does to a store as a whole. It need not be open for that, and workers may go on meanwhile.
+
+    `tell` is called with a line for people, now and then. StoreError for what cannot be done.
+    """
+
+    name: str
+
+    async def schema(self) -> int:
+        """The number of the schema that is there; 0 for none."""
+
+    async def standing(self) -> Standing: ...
+
+    async def script(self, found: int | None = None) -> str:
+        """The SQL of what `upgrade` would do, to be applied by hand: from schema `found`, or the one that is there."""
+
+    async def upgrade(self, tell: Tell) -> Sequence[str]:
+        """Makes the tables, or what is newer about them; answers what was done."""
+
+    async def prune(self, older_than: timedelta, tell: Tell, *, dry_run: bool = False) -> Pruned:
+        """Deletes what has been over for longer, with its history and steps, a little at a time."""
+
+    async def backup(self, target: Path, tell: Tell) -> None:
+        """A consistent copy, made beside workers that write. StoreError if `target` exists."""
+
+
+Tell = Callable[[str], None]
 Known = Collection[tuple[str, str]]

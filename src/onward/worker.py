@@ -18,10 +18,10 @@ from typing import Any
 from onward.attempt import Tools, run_attempt
 from onward.decide import Change, Outcome
 from onward.drive import drive
-from onward.errors import Fenced, LeaseLost, OnwardError, StoreError
+from onward.errors import Fenced, LeaseLost, OnwardError, RolledBack, StoreError
 from onward.flow import Flow
 from onward.heartbeat import Heartbeat
-from onward.observe import tell
+from onward.observe import Seldom, tell
 from onward.ports import Clock, Known, Observer, Store
 from onward.process import Record
 
@@ -42,6 +42,10 @@ IGNORED_S = 5.0  # so long after its timeout a handler that ignores it keeps its
 
 class _Drained(BaseException):
     """Ends a drive between two stages. Not an error, and nobody else's to catch."""
+
+
+class _Overdue(BaseException):
+    """Ends a drive between two stages, too: the lease was not renewed in time, so somebody else may have the process."""
 
 
 class _Held:
@@ -79,6 +83,8 @@ class Worker:
         self._stuck: set[asyncio.Task[Record | None]] = set()
         self._draining = False
         self._over = False
+        self._unsure = False  # whether the store was in trouble since we last knew what we have
+        self._seldom = Seldom(clock.monotonic)
         self._wakeup = asyncio.Event()
 
     # -- being a worker ---------------------------------------------------------------------------------------
@@ -127,9 +133,9 @@ class Worker:
         threads = ThreadPoolExecutor(min(self._concurrency, THREADS_MAX), thread_name_prefix="onward-handler")
         equipment.callback(threads.shutdown, wait=False, cancel_futures=True)
         resources = {flow.name: await equipment.enter_async_context(flow.lifespan()) for flow in flows if flow.lifespan}
-        self._tools = Tools(self._store, resources, _in_threads(threads), self._clock.monotonic)
+        self._tools = Tools(self._store, resources, _in_threads(threads), self._clock.monotonic, self._seldom)
         self._heartbeat = equipment.enter_context(
-            Heartbeat(self._store, self.owner, self._lease, self._to_renew, self._lost, self._clock.monotonic)
+            Heartbeat(self._store, self.owner, self._lease, self._to_renew, self._lost, self._clock.monotonic, self._seldom)
         )
 
     async def _work(self, until_idle: bool) -> None:
@@ -137,6 +143,8 @@ class Worker:
             self._wakeup.clear()
             self._give_up_the_stuck()
             try:
+                if self._unsure:
+                    await self._make_sure()
                 free = self._concurrency - len(self._held)
                 claimed = await self._claim(min(free, CLAIM_MAX)) if free else []
                 for record in claimed:
@@ -144,8 +152,19 @@ class Worker:
                 if (not claimed or len(self._held) >= self._concurrency) and not await self._wait(until_idle):
                     return
             except StoreError as error:
-                logger.warning("the store is in trouble, the worker waits: %s", error)
+                self._seldom.warning("the store is in trouble, the worker waits: %s", error)
+                self._unsure = True
                 await asyncio.sleep(STORE_PAUSE_MAX_S)
+
+    async def _make_sure(self) -> None:
+        """After trouble, before the next claim: it would take from us what we still have, and that would cost an attempt.
+
+        What we do not know of goes back: a claim whose answer was lost has taken it.
+        """
+        await asyncio.to_thread(self._heartbeat.renew)
+        await self._store.release_all_but(self.owner, list(self._held), self._lease)
+        self._unsure = False
+        logger.warning("the store answers again")
 
     async def _wait(self, until_idle: bool) -> bool:
         """Until something is due and there is room for it, or something changed, or a process is done.
@@ -184,9 +203,9 @@ class Worker:
                 task.cancel()
             if tasks:
                 await asyncio.wait(tasks, timeout=IGNORED_S)
-        for held in list(self._held.values()):  # cancelled before they had begun
-            if held.task.done():
-                await self._release([held.record], begun=False)
+        unbegun = [held.record for held in self._held.values() if held.task.done()]  # cancelled before they had begun
+        if unbegun:
+            await self._release(unbegun, begun=False)
 
     # -- one process ------------------------------------------------------------------------------------------
 
@@ -220,7 +239,7 @@ class Worker:
             return await drive(flow, record, self._attempt, self._commit)
         except (Fenced, LeaseLost) as error:
             logger.info("%s was taken over or changed meanwhile: %s", record.id, error)
-        except _Drained:
+        except (_Drained, _Overdue):
             await self._release([held.record], begun=False)
         except asyncio.CancelledError:
             if self._draining:
@@ -243,7 +262,7 @@ class Worker:
         held.record = record
         flow, now = self._flows[record.flow], self._clock.monotonic()
         if now > max(held.claimed_at, self._heartbeat.renewed_at) + self._heartbeat.trusted_for:
-            raise LeaseLost(f"the lease of {record.id} was not renewed in time")
+            raise _Overdue
         line = flow.stages[record.status]
         assert line is not None
         held.over_at = now + line.limit_s + IGNORED_S
@@ -259,12 +278,12 @@ class Worker:
             try:
                 after = await self._store.commit(record, change)
                 break
-            except Fenced:
+            except (Fenced, RolledBack):
                 raise
             except StoreError as error:
                 if self._over:  # a handler outlived its worker and the store: nothing comes back to wait for
                     raise LeaseLost(f"{record.id}: its worker is over") from None
-                logger.warning("%s: its commit waits for the store: %s", record.id, error)
+                self._seldom.warning("%s: its commit waits for the store: %s", record.id, error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, STORE_PAUSE_MAX_S)
         tell(self._observers, record, change, after)
@@ -275,7 +294,7 @@ class Worker:
             await self._store.release(records, begun=begun)
         except StoreError as error:
             ids = ", ".join(record.id for record in records)
-            logger.warning("%s could not be released, the lease runs out by itself: %s", ids, error)
+            self._seldom.warning("%s could not be released, the lease runs out by itself: %s", ids, error)
 
     # -- with the heartbeat -----------------------------------------------------------------------------------
 

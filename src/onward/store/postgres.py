@@ -7,8 +7,8 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Collection, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -21,11 +21,12 @@ from onward.process import Condition, Entry, Record
 from onward.store import guest
 from onward.store.batches import Batches
 from onward.store.news import News
+from onward.store.pool import Pool
 from onward.store.postgres_transaction import PostgresTransaction
 from onward.store.renewer import Renewer
-from onward.store.rows import Commit, after, commit_row, fenced
+from onward.store.rows import Commit, after, commit_row, fenced, oldest_first
 from onward.store.schema import migrations, refuse_other_schema
-from onward.store.session import ANSWER_S, CONNECT_S, TROUBLE, Address, is_about_values, state_of, store_error
+from onward.store.session import ANSWER_S, SEARCH_S, TROUBLE, Address, is_about_values, state_of, store_error
 from onward.store.sql import load
 from onward.store.urls import upgrade_command
 
@@ -36,6 +37,7 @@ CONNECTIONS_MAX = 8  # of one store; beside them one listens and one renews leas
 TRANSACTIONS_MAX = 8  # of handlers, at once; each has a connection of its own
 RENEW_TRIES, RENEW_PAUSE_S = 10, 0.01  # for leases whose rows are being written at that moment
 LOOK_UP_S = 0.2  # between two tries to learn what became of a commit
+SEARCHES = frozenset({"find", "counts", "history", "data at"})  # what people ask, of tables that may be large
 UNDEFINED_TABLE = "42P01"
 
 SQL = load("postgres.sql")
@@ -52,9 +54,9 @@ class PostgresStore:
         self._url = url
         address = Address(url)
         self.name, self._dsn, self._told = address.shown, address.dsn, address.notify
-        self._session = address.session()
+        self._session, self._pooled = address.session(), address.pooled
         self._clock = clock
-        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._pool: Pool | None = None
         self._pid = 0
 
     # -- opening and closing ----------------------------------------------------------------------------------
@@ -68,16 +70,16 @@ class PostgresStore:
         self._batches = Batches(self._send)
         self._tasks: set[asyncio.Task[Any]] = set()
         try:
-            self._pool = await asyncpg.create_pool(
-                self._dsn, min_size=0, max_size=CONNECTIONS_MAX, reset=_as_it_is, **self._session
-            )
-            self._transactions = await asyncpg.create_pool(self._dsn, min_size=0, max_size=TRANSACTIONS_MAX, **self._session)
+            self._pool = Pool(self._dsn, CONNECTIONS_MAX, reset=_as_it_is, **self._session)
+            self._transactions = Pool(self._dsn, TRANSACTIONS_MAX, **self._session)
+            await self._pool.open()
+            await self._transactions.open()
             self._pid = os.getpid()
             await self._check_schema()
         except BaseException as error:
             self._pid = 0
             if self._pool is not None:
-                self._pool.terminate()
+                await self._pool.close()
             if isinstance(error, TROUBLE):
                 raise self._trouble(error) from error
             raise
@@ -88,6 +90,13 @@ class PostgresStore:
         [[there]] = await self._ask("schema there")
         found = (await self._ask("schema found"))[0][0] if there else 0
         refuse_other_schema(self._url, found or 0, SCHEMA)
+        for (cure,) in await self._ask("forgetful") if self._pooled else ():
+            logger.warning(
+                "%s: behind this pooler synchronous_commit is off: a crash of the database takes back what was acknowledged. %s;"
+                " then let the pooler make new sessions",
+                self.name,
+                cure,
+            )
 
     async def close(self) -> None:
         """Waits for what is being written. May be called twice."""
@@ -100,13 +109,7 @@ class PostgresStore:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         assert self._pool is not None
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                await self._pool.close()
-                await self._transactions.close()
-        except TROUBLE:
-            self._pool.terminate()
-            self._transactions.terminate()
+        await asyncio.gather(self._pool.close(), self._transactions.close())
         await self._loop.run_in_executor(None, self._renewer.close)  # its loop cannot run beside this one
 
     def _check_usable(self) -> None:
@@ -127,21 +130,9 @@ class PostgresStore:
     def _now(self) -> datetime | None:
         return None if self._clock is None else self._clock.now()
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-        """One of the pool's. What ends in the middle of an answer is worth nothing any more, and is thrown away."""
+    def _connection(self, block: str) -> AbstractAsyncContextManager[Any]:
         assert self._pool is not None
-        async with asyncio.timeout(ANSWER_S):
-            connection = await self._pool.acquire()
-            try:
-                yield connection
-            except (asyncpg.PostgresError, StoreError):
-                raise
-            except BaseException:
-                connection.terminate()
-                raise
-            finally:
-                await self._pool.release(connection)
+        return self._pool.session(SEARCH_S if block in SEARCHES else ANSWER_S)
 
     async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
         """A session beside the pool's."""
@@ -151,7 +142,7 @@ class PostgresStore:
         """The rows that a statement answers, whatever it does. Who is cancelled waits for it first, see `_write`."""
         self._check_usable()
         try:
-            async with self._connection() as connection:
+            async with self._connection(block) as connection:
                 rows: list[Any] = await connection.fetch(SQL[block], *self._with_clock(block, values))
                 return rows
         except TROUBLE as error:
@@ -214,9 +205,7 @@ class PostgresStore:
     ) -> list[Record]:
         what = (_known(known), owner, lease, limit)
         rows = await (self._write("claim of", *what, list(ids)) if ids else self._write("claim", *what, min(limit, suspect)))
-        records = [_record(row) for row in rows]
-        records.sort(key=lambda record: (record.losses < 2, record.due_at, record.id))
-        return records
+        return sorted(map(_record, rows), key=oldest_first)
 
     async def commit(self, record: Record, change: Change) -> Record:
         self._check_usable()
@@ -253,9 +242,10 @@ class PostgresStore:
         if len(batch) == 1:
             sql, values = _COMMIT_ONE if block == "commit" else _COMMITTED_ONE, batch[0].row
         else:
-            sql, values = SQL[block], tuple(zip(*(item.row for item in batch), strict=True))
-        async with self._connection() as connection:
-            now, ids = await connection.fetchrow(sql, self._now(), *values)
+            sql, values = SQL[block], tuple(map(_column, zip(*(item.row for item in batch), strict=True)))
+        async with self._connection(block) as connection:
+            # Not `fetchrow`: it stops at the first row, and is not told that the statement was done.
+            [[now, ids]] = await connection.fetch(sql, self._now(), *values)
         for item in batch:
             item.at = now
         return set(ids or ())
@@ -290,7 +280,7 @@ class PostgresStore:
         self, connection: asyncpg.Connection[asyncpg.Record], owner: str, held: Mapping[str, int], lease: timedelta
     ) -> set[str]:
         left = dict(held)
-        async with asyncio.timeout(lease.total_seconds() / 2):
+        async with asyncio.timeout(min(lease.total_seconds() / 2, ANSWER_S)):
             for again in range(RENEW_TRIES):
                 if again:
                     await asyncio.sleep(RENEW_PAUSE_S)
@@ -304,6 +294,10 @@ class PostgresStore:
 
     async def release(self, records: Sequence[Record], *, begun: bool) -> None:
         await self._write("release", [r.id for r in records], [r.epoch for r in records], begun)
+        self._news.tell(at_once=True)
+
+    async def release_all_but(self, owner: str, ids: Collection[str], lease: timedelta) -> None:
+        await self._write("release all but", owner, list(ids), lease)
         self._news.tell()
 
     async def record_step(self, record: Record, name: str, result: str) -> None:
@@ -335,7 +329,7 @@ class PostgresStore:
             rows = await self._through(connection, "insert", *values)
         else:
             rows = await self._write("insert", *values)
-            self._news.tell()
+            self._news.tell(at_once=True)
         fresh = {row[0] for row in rows}
         verdicts = []
         for process in processes:  # of an id given twice the first one made it
@@ -357,7 +351,7 @@ class PostgresStore:
     async def act(self, record: Record, change: Change, actor: str, reason: str | None) -> Record:
         rows = await self._write("act", record.id, record.version, actor, reason, *_act_values(record, change))
         if rows:
-            self._news.tell()
+            self._news.tell(at_once=True)
             return _record(rows[0])
         found = await self.get(record.id)
         if found is None:
@@ -403,6 +397,11 @@ def _known(known: Known) -> str:
 def _in_utc(value: Any) -> Any:
     """Other drivers answer instants in the time zone of their session."""
     return value.astimezone(UTC) if isinstance(value, datetime) else value
+
+
+def _column(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """An array for a group commit; one of nothing but None, as of errors, is left to the server to fill up."""
+    return () if values[0] is None and values.count(None) == len(values) else values
 
 
 def _bucket(id: str) -> int:

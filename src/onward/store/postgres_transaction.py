@@ -13,8 +13,9 @@ import asyncpg
 from onward.decide import Change
 from onward.errors import Misuse, RolledBack
 from onward.process import Record
+from onward.store.pool import Pool
 from onward.store.rows import Commit, after, commit_row, fenced
-from onward.store.session import ANSWER_S, TROUBLE, is_trouble, state_of
+from onward.store.session import ANSWER_S, TROUBLE, cut, is_gone, is_trouble, state_of
 
 logger = logging.getLogger("onward")
 
@@ -26,7 +27,7 @@ class PostgresTransaction:
 
     def __init__(
         self,
-        pool: asyncpg.Pool,
+        pool: Pool,
         commit_sql: str,
         now: Callable[[], datetime | None],
         committed: Callable[[Commit], Awaitable[bool]],
@@ -36,28 +37,31 @@ class PostgresTransaction:
         self.connection: Any = None
 
     async def begin(self) -> None:
-        connection = await self._pool.acquire(timeout=ANSWER_S)
-        try:
-            await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED", timeout=ANSWER_S)
-        except BaseException:
-            connection.terminate()
-            await self._pool.release(connection)
-            raise
+        async with asyncio.timeout(ANSWER_S) as limit:
+            connection = await self._pool.lend()
+            try:
+                await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            except BaseException:
+                cut(connection)
+                if limit.expired():
+                    self._pool.doubt()
+                await self._pool.take_back(connection)
+                raise
         self.connection = connection
         self._alarm = asyncio.get_running_loop().call_later(TRANSACTION_S, self._take_away)
 
     def _take_away(self) -> None:
         self._too_long = True
-        self._cut()
+        cut(self.connection)
 
     def check(self, error: Exception | None = None) -> None:
         if self._too_long:
             raise RolledBack(f"kept its transaction open for more than {TRANSACTION_S:g} s", fault=True)
-        if self._is_gone():
+        if is_gone(self.connection):
             raise RolledBack("the database ended the session of the handler's transaction")
         if not self.connection.is_in_transaction():
             raise Misuse("ended its transaction, which its transition does: leave that to Onward")
-        trouble = next((one for one in _parts(error) if is_trouble(one)), None)
+        trouble = next((one for one in _parts(error) if is_trouble(one) and not _is_its_own(one)), None)
         if trouble is not None:
             raise RolledBack(f"the database rolled the handler's transaction back: {trouble}")
 
@@ -84,7 +88,7 @@ class PostgresTransaction:
         asked = False
         try:
             async with asyncio.timeout(ANSWER_S):
-                item.at, written = await self.connection.fetchrow(self._commit_sql, self._now(), *item.row)
+                [[item.at, written]] = await self.connection.fetch(self._commit_sql, self._now(), *item.row)
                 if not written:
                     raise fenced(item)
                 asked = True
@@ -94,7 +98,7 @@ class PostgresTransaction:
         except TROUBLE as error:
             if not asked or not _is_unknown(error):
                 raise _undone(error) from error
-            self._cut()
+            cut(self.connection)
             logger.warning("%s: the answer to its COMMIT was lost, it is looked up: %s", item.id, error)
             if not await self._committed(item):
                 raise _undone(error) from error
@@ -107,27 +111,22 @@ class PostgresTransaction:
         self._over = True
         self._alarm.cancel()
         try:
-            if not self._is_gone() and self.connection.is_in_transaction():
+            if not is_gone(self.connection) and self.connection.is_in_transaction():
                 await self.connection.execute("ROLLBACK", timeout=ANSWER_S)
         except (*TROUBLE, asyncio.CancelledError) as error:
-            self._cut()  # which rolls back as well
+            cut(self.connection)  # which rolls back as well
             if isinstance(error, asyncio.CancelledError):
                 raise
         finally:
             try:
-                await self._pool.release(self.connection, timeout=ANSWER_S)
+                await self._pool.take_back(self.connection)
             except TROUBLE as error:  # the pool has thrown it away
                 logger.debug("a session was not given back: %s", error)
 
-    def _is_gone(self) -> bool:
-        try:
-            return bool(self.connection.is_closed())
-        except asyncpg.InterfaceError:  # what the pool lends knows nothing any more once its session has ended
-            return True
 
-    def _cut(self) -> None:
-        if not self._is_gone():
-            self.connection.terminate()
+def _is_its_own(error: BaseException) -> bool:
+    """What a handler can meet elsewhere too, or has brought about. Where it was the end of the session, that is seen."""
+    return isinstance(error, (OSError, asyncpg.QueryCanceledError))
 
 
 def _is_unknown(error: BaseException) -> bool:

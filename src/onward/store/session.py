@@ -12,7 +12,11 @@ from onward.errors import StoreError
 from onward.store.urls import shown
 
 CONNECT_S = 5.0
-ANSWER_S = 15.0  # past this a connection is given up; the server has given up the statement by then
+CLOSE_S = 2.0  # for the server to hear that we go
+# Past this a session is given up. What may have been written none the less is looked up, so it need not be waited for: a
+# network that swallows everything must not hold up for long those who have other sessions.
+ANSWER_S = 5.0
+SEARCH_S = 15.0  # for what may take long on a large table; the server has given it up by then
 
 # For each session, unless the URL says otherwise. Behind a pooler, which would share them with strangers, none is set.
 SESSION = {
@@ -74,6 +78,10 @@ _HINTS = {
     "57P": "the server is stopping or starting; it is tried again by itself",
 }
 
+# A pooler takes no settings for a session, since it hands the same one to everybody.
+_POOLER = "this is a connection pooler: add ?pooler=transaction to the URL"
+_POOLER_ROLE = "no setting can be in the URL of a pooler: ALTER ROLE … SET …, and take it out of the URL"
+
 
 def store_error(name: str, error: BaseException) -> StoreError:
     """PostgreSQL's error as ours, with what to do about it."""
@@ -82,11 +90,25 @@ def store_error(name: str, error: BaseException) -> StoreError:
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         if "unsupported startup parameter" in str(error):
-            return StoreError(f"{name}: {error}", hint="this is a connection pooler: add ?pooler=transaction to the URL")
+            return StoreError(f"{name}: {error}", hint=_POOLER_ROLE if "pooler=" in name else _POOLER)
         hint = next((text for start, text in _HINTS.items() if state.startswith(start)), "")
         return StoreError(f"{name}: {error} ({state})", hint=hint)
-    said = str(error) or (f"no answer within {ANSWER_S:g} s" if isinstance(error, TimeoutError) else "the connection was lost")
+    said = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else "the connection was lost")
     return StoreError(f"{name}: {said} ({type(error).__name__})", hint="is the server up? It is tried again by itself")
+
+
+def is_gone(connection: Any) -> bool:
+    """Whether its session has ended. What a pool lends knows nothing any more then, not even this."""
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        return True
+
+
+def cut(connection: Any) -> None:
+    """Ends a session at once, without a word to the other side."""
+    if not is_gone(connection):
+        connection.terminate()
 
 
 def state_of(error: BaseException) -> str:

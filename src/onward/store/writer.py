@@ -20,6 +20,7 @@ from typing import Any
 from onward.errors import Conflict, Fenced, NotFound, StoreError
 from onward.store.files import FileLock, LockHeld
 from onward.store.rows import Commit, Write, land
+from onward.store.turn import Turn
 
 logger = logging.getLogger("onward")
 
@@ -59,6 +60,7 @@ class Writer:
         self._path, self._connect, self._commit = path, connect, commit
         self._lock = FileLock(lock, BUSY_S)
         self._waiting: deque[Write] = deque()
+        self._turns: deque[Turn] = deque()
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._asleep = False
         self._closing = False
@@ -88,6 +90,14 @@ class Writer:
             self._bell.put(None)
         await item.land(self.loop)
 
+    async def lend(self, turn: Turn) -> None:
+        """Returns when it is the turn of this handler; nothing else is written until it has ended."""
+        self._turns.append(turn)
+        if self._asleep:
+            self._asleep = False
+            self._bell.put(None)
+        await turn.begun()
+
     # -- on the writer's thread -------------------------------------------------------------------------------
 
     def _work(self, opened: ThreadFuture[None]) -> None:
@@ -99,26 +109,40 @@ class Writer:
             opened.set_exception(store_error(self._path, error))
             return
         opened.set_result(None)
-        while batch := self._next():
-            self._write(connection, batch)
-            try:
-                self.loop.call_soon_threadsafe(land, batch)
-            except RuntimeError:  # the loop was closed before the store was
-                break
+        while (batch := self._next()) is not None:
+            if batch:
+                self._write(connection, batch)
+                try:
+                    self.loop.call_soon_threadsafe(land, batch)
+                except RuntimeError:  # the loop was closed before the store was
+                    break
+            if self._turns:  # one after each group, so that neither keeps the other waiting for long
+                self._take_turns(connection, self._turns.popleft())
         connection.close()
         self._lock.close()
 
-    def _next(self) -> list[Write]:
-        """What is waiting, at most BATCH_MAX; sleeps while nothing is. Empty: it is over."""
-        while not self._waiting:
+    def _next(self) -> list[Write] | None:
+        """What is waiting, at most BATCH_MAX, or nothing but a handler for its turn; sleeps while nobody is. None: it is over."""
+        while not self._waiting and not self._turns:
             self._asleep = True
             # Asked again, after saying so: what came before this is seen now, what comes after it rings.
-            if not self._waiting:
+            if not self._waiting and not self._turns:
                 if self._closing:
-                    return []
+                    return None
                 self._bell.get()
             self._asleep = False
         return [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
+
+    def _take_turns(self, connection: sqlite3.Connection, turn: Turn) -> None:
+        error = None
+        try:
+            with self._lock:
+                self._checkpoint(connection, turn.take())
+        except Exception as failed:  # as with a group: nothing of one handler's may end the thread that all others need
+            error = store_error(self._path, failed)
+        turn.end(error)
+        if self._turns:  # turns come one by one: the heartbeats and other programs would find no gap between them
+            self._lock.give_way()
 
     def _write(self, connection: sqlite3.Connection, batch: list[Write], *, again: bool = True) -> None:
         """Writes all in one transaction; if that cannot be, each one alone, so that none suffers for another.

@@ -14,6 +14,10 @@
         async def rival(self, store, clock: ManualClock):    # a second store object on the same rows, as another
             ...                                              # program would have it; left out, it is `store` itself
 
+        @pytest.fixture
+        async def user(self, store):                         # somebody with a table of his own beside ours: see `User`
+            ...
+
 Data is JSON as PostgreSQL's jsonb writes it, `{"n": 1}`: a store may keep the values rather than the text.
 
 Each test needs a store without rows. It needs pytest with pytest-asyncio and sleeps nowhere: `clock` is turned by hand.
@@ -25,9 +29,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -42,6 +47,19 @@ LEASE, SECOND = timedelta(seconds=30), timedelta(seconds=1)
 FOREIGN_ROWS = 20_000  # rows of code that nobody here knows
 NOTICED_S = 1.0  # the promise is 100 ms; a busy machine may take longer
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class User(Protocol):
+    """Who keeps rows of his own in the database of the store: notes, each of them different."""
+
+    async def note(self, connection: Any, text: str) -> None:
+        """Writes one, through the connection of a handler's transaction or through his own."""
+
+    async def notes(self) -> set[str]:
+        """What is committed of them. Asked only while no transaction is open."""
+
+    def connected(self, *, commit: bool) -> AbstractAsyncContextManager[Any]:
+        """A connection of his own, in a transaction that is committed or rolled back at the end of the block."""
 
 
 def new(id: str, data: str = '{"n": 0}', flow: str = "parcel", status: str = "packed") -> NewProcess:
@@ -128,7 +146,7 @@ async def agree(store: Store, id: str) -> Record:
 
 @pytest.mark.asyncio
 class StoreContract:
-    """Inherit it in a test class and supply the fixture `store`, and `rival` if your store can be opened twice."""
+    """Inherit it in a test class and supply the fixtures `store` and `user`, and `rival` if your store can be opened twice."""
 
     @pytest.fixture
     def clock(self) -> ManualClock:
@@ -440,6 +458,129 @@ class StoreContract:
         for id in ("a", "bad", "c"):
             assert (await agree(store, id)).version == 1
 
+    # -- transactions of the user's own ------------------------------------------------------------------------
+
+    async def test_what_a_handler_writes_is_committed_with_its_transition(
+        self, store: Store, user: User, clock: ManualClock
+    ) -> None:
+        [record] = await claimed(store, "a")
+        transaction = await store.begin(record)
+        await user.note(transaction.connection, "one")
+        transaction.check()
+        clock.advance(3)
+        wanted = moved(record, '{"n": 1}', transaction=transaction, took=0.25)
+        after = await store.commit(record, wanted)
+        assert bare(after, condition=Condition.RUNNING) == bare(await agree(store, "a"))
+        assert (after.version, after.status, after.data, after.updated_at) == (1, "sent", '{"n": 1}', clock.now())
+        assert await user.notes() == {"one"}
+        await transaction.rollback()  # which comes too late
+        for version in (2, 3):  # and everybody goes on as ever
+            after = await store.commit(after, moved(after))
+            assert after.version == version
+        assert await user.notes() == {"one"}
+
+    async def test_what_a_handler_rolled_back_leaves_no_trace(self, store: Store, user: User) -> None:
+        [record] = await claimed(store, "a")
+        before = await trace(store, "a")
+        transaction = await store.begin(record)
+        await user.note(transaction.connection, "one")
+        await transaction.rollback()
+        await transaction.rollback()
+        assert await trace(store, "a") == before
+        with pytest.raises(StoreError):
+            await transaction.commit(record, moved(record))
+        assert await trace(store, "a") == before
+        await store.commit(record, failed(record))
+        assert await user.notes() == set()
+
+    @pytest.mark.parametrize("older", [{"epoch": 0}, {"version": 7}])
+    async def test_a_commit_past_the_fence_takes_what_the_handler_wrote_with_it(
+        self, store: Store, user: User, older: dict[str, Any]
+    ) -> None:
+        [record] = await claimed(store, "a")
+        before = await trace(store, "a")
+        transaction = await store.begin(record)
+        await user.note(transaction.connection, "one")
+        with pytest.raises(Fenced):
+            await transaction.commit(replace(record, **older), moved(record))
+        await transaction.rollback()
+        assert await trace(store, "a") == before
+        assert await user.notes() == set()
+        await store.commit(record, moved(record))
+
+    async def test_a_handler_whose_process_was_taken_over_writes_nothing(
+        self, store: Store, rival: Store, user: User, clock: ManualClock
+    ) -> None:
+        [record] = await claimed(store, "a")
+        clock.advance(LEASE)
+        [taken] = await rival.claim(KNOWN, "worker-b", 1, LEASE)
+        with pytest.raises(Fenced):
+            transaction = await store.begin(record)
+            await user.note(transaction.connection, "one")
+            await transaction.commit(record, moved(record))
+        assert bare(await agree(store, "a")) == bare(taken)
+        assert await user.notes() == set()
+
+    async def test_what_others_ask_for_during_a_transaction_is_done_at_last(self, store: Store, rival: Store, user: User) -> None:
+        """Some stores make them wait, and none loses anything."""
+        records = await claimed(store, "a", "b", "c", "d")
+        transaction = await store.begin(records[0])
+        await user.note(transaction.connection, "one")
+        others = [
+            asyncio.create_task(store.commit(records[1], moved(records[1]))),
+            asyncio.create_task(rival.commit(records[2], moved(records[2]))),
+        ]
+        await asyncio.sleep(0.02)
+        beside = asyncio.create_task(store.begin(records[3]))
+        await store.commit(records[0], moved(records[0], transaction=transaction))
+        second = await beside
+        await user.note(second.connection, "two")
+        await second.rollback()
+        await asyncio.gather(*others)
+        for id, version in {"a": 1, "b": 1, "c": 1, "d": 0}.items():
+            assert (await agree(store, id)).version == version
+        assert await user.notes() == {"one"}
+
+    async def test_a_cancelled_commit_of_a_transaction_and_the_database_never_contradict_each_other(
+        self, store: Store, user: User
+    ) -> None:
+        for number in range(10):
+            [record] = await claimed(store, f"p{number}")
+            transaction = await store.begin(record)
+            await user.note(transaction.connection, record.id)
+            commit = asyncio.create_task(store.commit(record, moved(record, transaction=transaction)))
+            for _ in range(number % 4):
+                await asyncio.sleep(0)
+            commit.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await commit
+            await transaction.rollback()
+            row = await agree(store, record.id)
+            assert (record.id in await user.notes()) == (row.version == 1)
+
+    @pytest.mark.parametrize("commit", [True, False])
+    async def test_what_is_started_through_a_connection_is_there_exactly_if_its_owner_commits(
+        self, store: Store, user: User, clock: ManualClock, commit: bool
+    ) -> None:
+        await store.insert([new("old", '{"n": 7}')], "ann")
+        before = await trace(store, "old")
+        async with user.connected(commit=commit) as connection:
+            await user.note(connection, "one")
+            assert await store.insert([new("a"), new("old"), new("a")], "bob", connection) == [True, False, False]
+            assert await store.insert([new("b")], "bob", connection) == [True]
+            record = await store.get("a", connection)
+            assert record is not None and (record.condition, record.created_at) == (Condition.READY, clock.now())
+            assert [entry.actor for entry in await store.history("a", connection=connection)] == ["bob"]
+            assert [entry.data for entry in await store.history("old", -1, 1, connection)] == ['{"n": 7}']
+            assert await store.get("no such", connection) is None
+            await user.note(connection, "two")
+        assert await user.notes() == ({"one", "two"} if commit else set())
+        assert [await store.get(id) is not None for id in ("a", "b")] == [commit, commit]
+        assert await trace(store, "old") == before
+        if commit:
+            assert {r.id for r in await store.claim(KNOWN, "worker-a", 9, LEASE)} == {"a", "b", "old"}
+            await agree(store, "a")
+
     # -- renew, release, taken_away ---------------------------------------------------------------------------
 
     async def test_renewing_prolongs_and_never_shortens_and_tells_what_is_lost(
@@ -492,6 +633,23 @@ class StoreContract:
         await store.release([old, stopped, replace(old, id="no such")], begun=False)
         assert (await trace(store, "old"), await trace(store, "stopped")) == before
         assert (await rival.commit(taken, moved(taken))).version == 1
+
+    async def test_what_a_lost_answer_of_a_claim_took_goes_back_and_nothing_else(
+        self, store: Store, rival: Store, clock: ManualClock
+    ) -> None:
+        await store.insert([new(id) for id in ("kept", "lost", "theirs", "free")], "ann")
+        [kept, lost] = [(await store.claim(KNOWN, "worker-a", 1, LEASE, [id]))[0] for id in ("kept", "lost")]
+        [theirs] = await rival.claim(KNOWN, "worker-b", 1, LEASE, ["theirs"])
+        free = await store.get("free")
+        await store.release_all_but("worker-a", ["kept", "free"], LEASE)
+        assert bare(await agree(store, "lost")) == bare(lost, owner=None, lease_until=None, attempt=0, condition=Condition.READY)
+        assert (await store.get("kept"), await store.get("theirs"), await store.get("free")) == (kept, theirs, free)
+        with pytest.raises(Fenced):
+            await store.commit(lost, moved(lost))  # should the answer come after all
+        [again] = await rival.claim(KNOWN, "worker-b", 1, LEASE, ["lost"])
+        assert (again.attempt, again.losses) == (1, 0)
+        await store.release_all_but("worker-a", [], LEASE)  # the claim of before is over; others' are left alone
+        assert (await store.get("lost"), (await agree(store, "kept")).owner) == (again, None)
 
     # -- steps ------------------------------------------------------------------------------------------------
 
