@@ -135,7 +135,10 @@ def test_looking_at_a_store_that_is_not_there_does_not_make_it(project: Project)
 def test_a_store_that_is_none_is_exit_6(project: Project) -> None:
     Path("shop.db").write_text("this is no database, and long enough to be looked at as if it were one" * 20)
     assert "not a database" in project.error("ls", code=6)
-    assert "no store for 'postgres://x'" in project.error("ls", "--store", "postgres://x", code=6)
+    assert "no store for 'mysql://x'" in project.error("ls", "--store", "mysql://x", code=6)
+    Path("empty.db").touch()
+    assert "no tables of Onward" in project.error("ls", "--store", "sqlite:///empty.db", code=6)
+    assert Path("empty.db").stat().st_size == 0  # looking does not make them
 
 
 def test_the_store_is_chosen_by_option_or_environment(project: Project) -> None:

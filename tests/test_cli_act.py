@@ -145,7 +145,7 @@ def test_doctor_tells_facts_without_secrets(project: Project, monkeypatch: pytes
         "versions.sqlite: ",
         "store.mode: 600",
         "store.journal: wal",
-        "store.schema: 1",
+        "store.schema: 2",
         "processes.conditions: ready 1",
     ):
         assert fact in told
@@ -162,7 +162,7 @@ def test_doctor_works_where_nothing_else_does(project: Project) -> None:
     assert "versions.onward: " in told and "ZeroDivisionError" in told
     Path("pyproject.toml").unlink()
     assert "versions.onward: " in project.out("doctor")
-    assert "…@host" in project.out("doctor", "--store", "postgres://ada:pass@host/db", code=6)
+    assert "…@127.0.0.1" in project.out("doctor", "--store", "postgres://ada:pass@127.0.0.1:1/db", code=6)
 
 
 # -- graph ----------------------------------------------------------------------------------------------------------

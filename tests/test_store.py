@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum, auto
@@ -36,7 +37,39 @@ from onward.testing import ManualClock, StoreContract
 from onward.testing.contract import KNOWN, LEASE, agree, bare, claimed, moved, new, verdict
 
 
-class TestInMemory(StoreContract):
+class SqliteUser:
+    """Somebody who keeps notes of his own in the database of the store."""
+
+    def __init__(self, store: SqliteStore):
+        self.database = store._memory or store.path
+        with closing(self.connect()) as connection:
+            connection.execute("CREATE TABLE note (text TEXT NOT NULL UNIQUE)")
+
+    def connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.database, uri=self.database.startswith("file:"), isolation_level=None)
+
+    async def note(self, connection: sqlite3.Connection, text: str) -> None:
+        connection.execute("INSERT INTO note VALUES (?)", (text,))
+
+    async def notes(self) -> set[str]:
+        with closing(self.connect()) as connection:
+            return {text for (text,) in connection.execute("SELECT text FROM note")}
+
+    @asynccontextmanager
+    async def connected(self, *, commit: bool):
+        with closing(self.connect()) as connection:
+            connection.execute("BEGIN")
+            yield connection
+            connection.execute("COMMIT" if commit else "ROLLBACK")
+
+
+class SqliteContract(StoreContract):
+    @pytest.fixture
+    async def user(self, store: SqliteStore) -> SqliteUser:
+        return SqliteUser(store)
+
+
+class TestInMemory(SqliteContract):
     @pytest.fixture
     async def store(self, clock: ManualClock):
         store = SqliteStore(":memory:", clock)
@@ -45,7 +78,7 @@ class TestInMemory(StoreContract):
         await store.close()
 
 
-class TestOnAFile(StoreContract):
+class TestOnAFile(SqliteContract):
     @pytest.fixture
     async def store(self, clock: ManualClock, tmp_path: Path):
         async for store in opened(tmp_path / "onward.db", clock):
@@ -182,7 +215,7 @@ async def test_reading_goes_on_beside_somebody_who_writes(store: SqliteStore, pa
     raw.execute("UPDATE onward_process SET data = '{}'")
     async with asyncio.timeout(2):
         record = await store.get("a")
-        assert record is not None and record.data == '{"n":0}'
+        assert record is not None and record.data == '{"n": 0}'
         assert len(await store.find(Search())) == len(await store.counts()) == len(await store.history("a")) == 1
     raw.execute("ROLLBACK")
     raw.close()
@@ -233,7 +266,7 @@ async def test_a_database_of_a_newer_onward_is_refused_and_left_as_it_is(path: P
     before = list(raw.iterdump())
     raw.close()
     error = await refused(path)
-    assert "schema 99" in str(error) and "knows schema 1" in str(error) and "upgrade" in error.hint
+    assert "schema 99" in str(error) and "knows schema 2" in str(error) and "upgrade" in error.hint
     raw = sqlite3.connect(path)
     assert list(raw.iterdump()) == before
     raw.close()

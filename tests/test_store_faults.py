@@ -202,7 +202,7 @@ async def test_data_that_cannot_be_read_keeps_its_bytes_and_holds_up_nobody(
     await store.insert([new("good-1"), new("good-2")], "ann")
 
     bad, good = await store.claim(KNOWN, "worker-a", 2, LEASE)  # the neighbour comes in the very same claim
-    assert (bad.id, good.id, good.data) == ("bad", "good-1", '{"n":0}')
+    assert (bad.id, good.id, good.data) == ("bad", "good-1", '{"n": 0}')
     assert bad.data.encode("utf-8", "surrogateescape") == before[0][3]
     answers = await asyncio.gather(store.commit(bad, failed(bad, "it does not fit")), store.commit(good, finished(good)))
     assert [answer.version for answer in answers] == [1, 1]
@@ -331,9 +331,19 @@ async def test_a_short_lock_is_waited_for_and_nobody_hears_of_it(store: SqliteSt
     assert (await commit).version == 1 and await renewal == set()
 
 
-@HOLDS
-async def test_opening_a_locked_file_is_an_error_in_time(impatient: None, store: SqliteStore, path: Path, how: str):
-    holder = Holder(path, how)
+async def test_a_file_is_opened_though_somebody_writes_to_it(impatient: None, store: SqliteStore, path: Path):
+    [record] = await claimed(store, "a")
+    holder = Holder(path, "BEGIN IMMEDIATE")
+    other = SqliteStore(str(path), ManualClock())
+    await other.open()
+    assert (await other.get("a")) is not None
+    holder.let_go()
+    assert (await other.commit(record, moved(record))).version == 1
+    await other.close()
+
+
+async def test_opening_a_file_whose_lock_is_held_is_an_error_in_time(impatient: None, store: SqliteStore, path: Path):
+    holder = Holder(path, "-lock")
     begun = time.monotonic()
     with pytest.raises(StoreError) as caught:
         await SqliteStore(str(path), ManualClock()).open()

@@ -406,7 +406,8 @@ async def test_store_trouble_while_looking_for_work_does_not_end_the_worker(verb
             store.refusals[verb] = 3
             await app.start(Job(id="b"))
             await app.wait("b")
-        assert store.refusals.total() == 0
+            while store.refusals.total():  # it goes on asking
+                await asyncio.sleep(0.01)
 
 
 async def test_a_spinning_flow_is_parked_with_its_reason_and_lets_others_go_on() -> None:

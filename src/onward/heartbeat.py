@@ -13,12 +13,14 @@ import traceback
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
+from onward.observe import Seldom
 from onward.ports import Store
 
 logger = logging.getLogger("onward")
 
 BEATS_PER_LEASE = 4
 TRUST = 0.7  # of a lease: so long after a renewal was sent we still believe in it; a slow answer does not prolong that
+AGAIN_S = 1.0  # at the latest, after a beat that failed
 LOOK_S = 1.0  # how often the event loop is looked at; it is called stalled when it answers nothing for that long
 
 
@@ -33,9 +35,10 @@ class Heartbeat:
         held: Callable[[], Mapping[str, int]],
         lost: Callable[[Mapping[str, int]], None],
         monotonic: Callable[[], float],
+        seldom: Seldom,
     ) -> None:
         self._store, self._owner, self._lease = store, owner, lease
-        self._held, self._lost, self._monotonic = held, lost, monotonic
+        self._held, self._lost, self._monotonic, self._seldom = held, lost, monotonic, seldom
         self._over = threading.Event()
         self._answered = True
         self.renewed_at = monotonic()  # when the last renewal that succeeded was sent
@@ -61,22 +64,25 @@ class Heartbeat:
         while not self._over.wait(max(0.0, min(LOOK_S, next_beat - self._monotonic()))):
             if self._monotonic() >= next_beat:
                 next_beat = self._monotonic() + beat
-                self._renew()
+                if not self.renew():
+                    next_beat = self._monotonic() + min(beat, AGAIN_S)
             self._look()
 
-    def _renew(self) -> None:
+    def renew(self) -> bool:
+        """Renews now, and says whether it could. From any thread but that of an event loop."""
         sent_at, held = self._monotonic(), self._held()
         if not held:
             self.renewed_at = sent_at
-            return
+            return True
         try:
             lost = self._store.renew(self._owner, held, self._lease)
         except Exception as error:  # whatever it is: a heart that stopped for it would cost every lease of this worker
-            logger.warning("the leases of %d processes could not be renewed: %s", len(held), error)
-            return
+            self._seldom.warning("the leases of %d processes could not be renewed: %s", len(held), error)
+            return False
         self.renewed_at = sent_at
         if lost:
             self._in_the_loop(self._lost, {id: held[id] for id in lost})
+        return True
 
     _stalled_since = 0.0
 

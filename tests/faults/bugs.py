@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import onward.heartbeat as heartbeat_module
 import onward.store.sqlite as sqlite_module
+import onward.store.turn as turn_module
 import onward.worker as worker_module
 from onward.decide import Change
 from onward.process import Record
@@ -39,7 +41,7 @@ def tell_before_the_commit() -> None:
     commit, tell = Worker._commit, vars(worker_module)["tell"]
 
     async def tell_and_commit(self: Worker, record: Record, change: Change) -> Record:
-        promised = sqlite_module._after(record, change, record.as_of)
+        promised = sqlite_module.after(record, change, record.as_of)
         tell(self._observers, record, change, promised)
         return await commit(self, record, change)
 
@@ -56,7 +58,7 @@ def swallow_errors_of_a_group() -> None:
         except sqlite3.Error:
             for item in batch:
                 item.error = None
-                item.at = sqlite_module.datetime.now(sqlite_module.UTC)  # type: ignore[attr-defined]
+                item.at = datetime.now(UTC)
 
     Writer._write_together = write_and_shrug  # type: ignore[method-assign]
 
@@ -77,6 +79,37 @@ def no_heartbeat() -> None:
     heartbeat_module.TRUST = 1_000
 
 
+def keep_what_was_rolled_back() -> None:
+    """What a failed handler wrote in its transaction stays."""
+    close = vars(turn_module)["_close"]
+
+    def commit_and_close(connection: sqlite3.Connection) -> None:
+        connection.set_authorizer(None)
+        connection.commit()
+        close(connection)
+
+    turn_module._close = commit_and_close
+
+
+def transition_without_its_transaction() -> None:
+    """The transition is committed by itself, after what its handler wrote."""
+
+    async def commit(self: turn_module.Turn, record: Record, change: Change) -> Record:
+        await self.rollback()
+        change.transaction = None
+        return await STORES[-1].commit(record, change)
+
+    begin = sqlite_module.SqliteStore.begin
+
+    async def begin_and_keep(self: sqlite_module.SqliteStore, record: Record) -> turn_module.Turn:
+        STORES.append(self)
+        return await begin(self, record)
+
+    STORES: list[sqlite_module.SqliteStore] = []
+    turn_module.Turn.commit = commit  # type: ignore[method-assign]
+    sqlite_module.SqliteStore.begin = begin_and_keep  # type: ignore[method-assign]
+
+
 def nothing() -> None:
     """The same scenario must be clean without a bug."""
 
@@ -92,5 +125,7 @@ PLANTED: dict[str, Callable[[], None]] = {
         swallow_errors_of_a_group,
         cut_off_by_old_news,
         no_heartbeat,
+        keep_what_was_rolled_back,
+        transition_without_its_transaction,
     )
 }

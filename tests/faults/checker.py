@@ -2,7 +2,8 @@
 
 C1 acknowledged means written · C2 versions without gap or twin · C3 the row is its last history · C4 epochs only grow, each
 granted once · C5 a later read sees what was acknowledged before · C6 effects · C7 all at rest · C8 the data's own log ·
-C9 no word of a bug in a program's log · C10 the file is whole.
+C9 no word of a bug in a program's log · C10 the file is whole · C11 what was written in a transaction with a transition, or
+with a start, is there once if that is there, and not at all if it is not.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Found:
     rows: dict[str, dict[str, Any]]
     history: dict[str, list[dict[str, Any]]]
     steps: dict[tuple[str, int, str], str]
+    bookings: Counter[tuple[str, int, int]]  # (process, version that the commit stood on, epoch)
+    sales: list[str] | None
     integrity: str
 
     @staticmethod
@@ -68,9 +71,12 @@ class Found:
                 (s["process_id"], s["transition"], s["name"]): s["result"]
                 for s in connection.execute("SELECT * FROM onward_step")
             }
+            tables = {table for (table,) in connection.execute("SELECT name FROM sqlite_master")}
+            bookings = Counter(map(tuple, connection.execute("SELECT * FROM booking") if "booking" in tables else ()))
+            sales = [id for (id,) in connection.execute("SELECT id FROM sale")] if "sale" in tables else None
             integrity = connection.execute("PRAGMA integrity_check").fetchone()[0] if deep else "ok"
             connection.execute("COMMIT")
-        return Found(rows, history, steps, integrity)
+        return Found(rows, history, steps, bookings, sales, integrity)
 
 
 def check(folder: Path, programs: Iterable[Program] = (), *, at_rest: bool = True, failed: Collection[str] = ()) -> Verdict:
@@ -87,6 +93,7 @@ def check(folder: Path, programs: Iterable[Program] = (), *, at_rest: bool = Tru
     _effects(verdict, found, books, excused)
     _steps(verdict, found, books)
     _data(verdict, found)
+    _transactions(verdict, found)
     if at_rest:
         _rest(verdict, found, failed)
     for path in folder.glob("log-*"):
@@ -107,6 +114,7 @@ def look(folder: Path) -> Verdict:
     found = Found.read(folder, deep=False)
     _acknowledged(verdict, found, books)
     _chains(verdict, found)
+    _transactions(verdict, found)
     return verdict
 
 
@@ -228,6 +236,22 @@ def _steps(verdict: Verdict, found: Found, books: dict[str, list[list[Any]]]) ->
             verdict.say("C6 sub-step", step, "ran twice in one attempt")
     verdict.counts["steps"] = len(found.steps)
     verdict.counts["steps again"] = sum(len(made) - 1 for made in runs.values())
+
+
+def _transactions(verdict: Verdict, found: Found) -> None:
+    due = Counter(
+        (id, entry["version"] - 1, entry["epoch"])
+        for id, entries in found.history.items()
+        for entry in entries
+        if entry["from_status"] == ledger.Status.BOOKED and entry["kind"] in BY_HANDLERS
+    )
+    for booking in (due - found.bookings).elements():
+        verdict.say("C11 committed without what its handler wrote with it:", *booking)
+    for booking in (found.bookings - due).elements():
+        verdict.say("C11 written by a handler without its commit:", *booking)
+    if found.sales is not None and sorted(found.sales) != sorted(found.rows):
+        verdict.say("C11 sold and started differ:", sorted(set(found.sales) ^ set(found.rows)))
+    verdict.counts["bookings"] = found.bookings.total()
 
 
 def _data(verdict: Verdict, found: Found) -> None:

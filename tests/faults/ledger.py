@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -64,6 +65,7 @@ class Status(StrEnum):
     CHARGED = auto()
     MAPPED = auto()
     SAVED = auto()
+    BOOKED = auto()
     CLOSED = auto()
 
 
@@ -145,10 +147,12 @@ async def opened(ledger: Ledger, ctx: Context) -> Literal[Status.LEFT, Status.RI
     return turn(ledger, ctx, Status.LEFT, Status.RIGHT, Status.RIGHT)
 
 
-async def left(ledger: Ledger, ctx: Context) -> Literal[Status.POLLED, Status.RETRIED, Status.CHARGED, Status.CLOSED]:
+async def left(
+    ledger: Ledger, ctx: Context
+) -> Literal[Status.POLLED, Status.RETRIED, Status.CHARGED, Status.BOOKED, Status.CLOSED]:
     with effect(ctx):
         await asyncio.sleep(pause(ledger, ctx))
-    return turn(ledger, ctx, Status.POLLED, Status.RETRIED, Status.CHARGED, Status.CLOSED)
+    return turn(ledger, ctx, Status.POLLED, Status.RETRIED, Status.CHARGED, Status.BOOKED, Status.CLOSED)
 
 
 def right(ledger: Ledger, ctx: Context) -> Literal[Status.MAPPED, Status.SAVED, Status.CHARGED, Status.CLOSED]:
@@ -201,6 +205,31 @@ async def saved(ledger: Ledger, ctx: Context) -> Literal[Status.LEFT, Status.RET
     return turn(ledger, ctx, Status.LEFT, Status.RETRIED, Status.CLOSED)
 
 
+async def booked(ledger: Ledger, ctx: Context) -> Literal[Status.LEFT, Status.BOOKED, Status.SAVED, Status.CLOSED]:
+    """Its row in `booking` is to be there once for each of its commits, and for nothing else."""
+    dices = dice(ledger, ctx.record.transition)
+    fails, polls = ctx.attempt <= dices.randrange(2), ctx.record.polls < dices.randrange(4) // 3
+    with effect(ctx):
+        trip("transaction-asked")
+        async with ctx.transaction() as connection:
+            trip("transaction-begun")
+            row = (ledger.id, ctx.record.version, ctx.record.epoch)
+            if isinstance(connection, sqlite3.Connection):
+                connection.execute("CREATE TABLE IF NOT EXISTS booking (process_id, version, epoch)")
+                connection.execute("INSERT INTO booking VALUES (?, ?, ?)", row)
+            else:  # PostgreSQL, where the table is there already: two who make it at once are in each other's way
+                await connection.execute("INSERT INTO booking VALUES ($1, $2, $3)", *row)
+            trip("transaction-written")
+            if fails and ledger.seed % 2:
+                raise Planned(f"attempt {ctx.attempt}, in its transaction")
+    if fails:
+        raise Planned(f"attempt {ctx.attempt}, after it")
+    if polls:
+        ledger.log.append((ctx.record.version, ctx.record.status))
+        return Status.BOOKED
+    return turn(ledger, ctx, Status.LEFT, Status.SAVED, Status.CLOSED)
+
+
 # A worker that is killed spends an attempt of everything it holds, so the kill loop needs many.
 PATIENT = Retry(attempts=50, first=0.01, longest=0.05)
 
@@ -215,6 +244,7 @@ FLOW = Flow(
         Status.CHARGED: stage(charged, retry=PATIENT),
         Status.MAPPED: stage(mapped, retry=PATIENT),
         Status.SAVED: stage(saved, retry=PATIENT),
+        Status.BOOKED: stage(booked, retry=PATIENT, every=Every(0.01, longest=0.04)),
         Status.CLOSED: END,
     },
 )

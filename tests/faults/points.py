@@ -1,8 +1,8 @@
 """Crash points: names for the instants at which a program may be killed, stopped, delayed or answered with an error.
 
 Nothing is planted in the engine. A child program wraps its functions before it opens the store, and the instants inside
-a statement of the database are reached by temporary triggers. `CRASH=point:hit:action` arms one: `hit` 3 is the third time,
-3+ every third time; the action is kill, stop, raise, or sleep=seconds.
+a statement of the database are reached by temporary triggers. `CRASH=point:hit:action` arms one:
+`hit` 3 is the third time, 3+ every third time; the action is kill, stop, raise, or sleep=seconds.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import onward.store.sqlite as sqlite_module
+import onward.store.sqlite_file as file_module
+import onward.store.turn as turn_module
 import onward.store.writer as writer_module
 import onward.worker as worker_module
 from onward.context import Context
@@ -27,7 +29,10 @@ from onward.decide import Change
 from onward.errors import Fenced
 from onward.process import Record
 from onward.store.files import FileLock
+from onward.store.postgres import PostgresStore
+from onward.store.rows import Commit
 from onward.store.sqlite import SqliteStore
+from onward.store.turn import Turn
 from onward.store.writer import Writer
 from onward.worker import Worker
 
@@ -61,17 +66,32 @@ POINTS = {
     "renew-begin": "before a heartbeat",
     "renew-within": "inside a heartbeat's transaction",
     "renew-done": "after a heartbeat",
+    "transaction-asked": "a handler asks for a transaction of its own",
+    "transaction-begun": "it has one, and has written nothing",
+    "transaction-written": "it has written in it",
+    "transaction-commit": "on the writer's thread: what it wrote, row and history are written, the COMMIT is not begun",
+    "transaction-durable": "the COMMIT is done, nobody was told",
+    "transaction-undone": "before a transaction is rolled back",
+    "guest-begun": "a caller has written in a transaction of his own, and has started nothing",
+    "guest-started": "a process is started through his connection, and he has not committed",
+    "guest-committed": "he has, and knows it",
     "checkpoint-begin": "before the write-ahead log is moved into the file",
     "checkpoint-within": "somewhere inside that (by another thread)",
     "checkpoint-done": "after it",
     "drain": "a worker was told to stop",
     "release-begin": "before a lease is given back",
+    "release-row": "inside the statement that gives it back",
     "release-done": "after it",
     "close-begin": "before the store is closed",
 }
 
 # Only at these does the program hold the lock that all writers of the file share.
-UNDER_THE_LOCK = frozenset({"group-begin", "claim-row", "commit-row", "commit-history", "group-durable", "renew-within"})
+UNDER_THE_LOCK = frozenset(
+    {"group-begin", "claim-row", "commit-row", "commit-history", "group-durable", "renew-within", "release-row"}
+)
+# And at these, by the writer's thread, for a handler in the event loop.
+LENT = frozenset({"transaction-begun", "transaction-written"})
+UNDER_THE_LOCK |= LENT | {"transaction-commit", "transaction-durable", "transaction-undone"}
 
 
 class Planted(sqlite3.OperationalError):
@@ -98,7 +118,7 @@ class Trap:
             case "kill":
                 _signal_myself(signal.SIGKILL)
             case "stop":
-                with _gate:
+                with nullcontext() if self.point in LENT else _gate:
                     _signal_myself(signal.SIGSTOP)
             case "raise":
                 raise Planted(f"planted at {self.point}, hit {self.hits}")
@@ -134,8 +154,15 @@ def arm(books: Books, spec: str) -> None:
     _wrap_lock()
     _wrap_opening()
     _wrap_writer()
-    _wrap_verbs(books)
+    _wrap_turns()
+    _wrap_verbs(books, SqliteStore)
+    _wrap_verbs(books, PostgresStore)
     _wrap_worker()
+
+
+def armed() -> str:
+    """The point that is armed, or ''."""
+    return "" if _trap is None else _trap.point
 
 
 # -- where the points are -----------------------------------------------------------------------------------------
@@ -157,13 +184,13 @@ def _wrap_lock() -> None:
         _gate.release()
 
     if _trap is not None and _trap.action == "stop":
-        _put(FileLock, "__enter__", enter_through_the_gate)
-        _put(FileLock, "__exit__", leave_through_the_gate)
+        put(FileLock, "__enter__", enter_through_the_gate)
+        put(FileLock, "__exit__", leave_through_the_gate)
 
 
 def _wrap_opening() -> None:
-    connect, opened, closed = SqliteStore._connect_and_migrate, SqliteStore.open, SqliteStore.close
-    statements = vars(sqlite_module)["statements"]
+    connect = SqliteStore._connect_and_migrate
+    statements = vars(file_module)["statements"]
 
     def connect_and_spy(self: SqliteStore) -> sqlite3.Connection:
         trip("migrate-begin")
@@ -176,18 +203,8 @@ def _wrap_opening() -> None:
             yield statement
             trip("migrate-within")
 
-    async def open_and_trip(self: SqliteStore) -> None:
-        await opened(self)
-        trip("open-done")
-
-    async def trip_and_close(self: SqliteStore) -> None:
-        trip("close-begin")
-        await closed(self)
-
-    _put(SqliteStore, "_connect_and_migrate", connect_and_spy)
-    _put(sqlite_module, "statements", split)
-    _put(SqliteStore, "open", open_and_trip)
-    _put(SqliteStore, "close", trip_and_close)
+    put(SqliteStore, "_connect_and_migrate", connect_and_spy)
+    put(file_module, "statements", split)
 
 
 def _spy(connection: sqlite3.Connection) -> None:
@@ -198,6 +215,11 @@ def _spy(connection: sqlite3.Connection) -> None:
         ("committing", "BEFORE INSERT ON main.onward_history WHEN new.version > 0", "commit-row"),
         ("committed", "AFTER INSERT ON main.onward_history WHEN new.version > 0", "commit-history"),
         ("claimed", "AFTER UPDATE OF epoch ON main.onward_process WHEN new.owner IS NOT NULL", "claim-row"),
+        (
+            "released",
+            "AFTER UPDATE OF owner ON main.onward_process WHEN new.owner IS NULL AND new.version = old.version",
+            "release-row",
+        ),
     ):
         connection.execute(f"CREATE TEMP TRIGGER spy_{name} {event} BEGIN SELECT trip('{point}'); END")
     if _trap is not None and _trap.point == "checkpoint-begin":
@@ -212,7 +234,7 @@ def _authorize(action: int, argument: str | None, *_: object) -> int:
 
 
 def _wrap_writer() -> None:
-    together, land, checkpoint = Writer._write_together, Writer._land, Writer._checkpoint
+    together, checkpoint, land = Writer._write_together, Writer._checkpoint, vars(writer_module)["land"]
     transaction = vars(sqlite_module)["transaction"]
 
     def write_together(self: Writer, connection: sqlite3.Connection, batch: list[Any]) -> None:
@@ -220,9 +242,9 @@ def _wrap_writer() -> None:
         together(self, connection, batch)
         trip("group-durable")
 
-    def trip_and_land(self: Writer, batch: list[Any]) -> None:
+    def trip_and_land(batch: list[Any]) -> None:
         trip("landing")
-        land(self, batch)
+        land(batch)
 
     def checkpoint_and_trip(self: Writer, connection: sqlite3.Connection, written: int) -> None:
         due = self._since_checkpoint + written + 5 > writer_module.CHECKPOINT_AFTER
@@ -239,22 +261,54 @@ def _wrap_writer() -> None:
             if threading.current_thread().name == "onward-heartbeat":
                 trip("renew-within")
 
-    _put(Writer, "_write_together", write_together)
-    _put(Writer, "_land", trip_and_land)
-    _put(Writer, "_checkpoint", checkpoint_and_trip)
-    _put(sqlite_module, "transaction", transaction_and_trip)
+    put(Writer, "_write_together", write_together)
+    put(writer_module, "land", trip_and_land)
+    put(Writer, "_checkpoint", checkpoint_and_trip)
+    put(sqlite_module, "transaction", transaction_and_trip)
 
 
-def _wrap_verbs(books: Books) -> None:
-    insert, claim, commit, renew = SqliteStore.insert, SqliteStore.claim, SqliteStore.commit, SqliteStore.renew
-    release, record_step, save = SqliteStore.release, SqliteStore.record_step, Context.save
+def _wrap_turns() -> None:
+    connect, commit, close = SqliteStore._connect_for, Turn._commit, vars(turn_module)["_close"]
 
-    async def insert_and_trip(self: SqliteStore, *arguments: Any) -> list[bool]:
+    def connect_and_spy(self: SqliteStore, record: Record) -> sqlite3.Connection:
+        connection = connect(self, record)
+        _spy(connection)
+        return connection
+
+    def commit_and_trip(self: Turn, connection: sqlite3.Connection, item: Commit) -> None:
+        connection.set_trace_callback(lambda statement: trip("transaction-commit") if statement == "COMMIT" else None)
+        commit(self, connection, item)
+        if item.error is None:
+            trip("transaction-durable")
+
+    def trip_and_close(connection: sqlite3.Connection) -> None:
+        if connection.in_transaction:
+            trip("transaction-undone")
+        close(connection)
+
+    put(SqliteStore, "_connect_for", connect_and_spy)
+    put(Turn, "_commit", commit_and_trip)
+    put(turn_module, "_close", trip_and_close)
+
+
+def _wrap_verbs(books: Books, kind: Any) -> None:
+    insert, claim, commit, renew = kind.insert, kind.claim, kind.commit, kind.renew
+    release, record_step, begin, opened, closed = kind.release, kind.record_step, kind.begin, kind.open, kind.close
+
+    async def open_and_trip(self: Any) -> None:
+        await opened(self)
+        trip("open-done")
+
+    async def trip_and_close(self: Any) -> None:
+        trip("close-begin")
+        await closed(self)
+
+    async def insert_and_trip(self: Any, *arguments: Any) -> list[bool]:
         fresh = await insert(self, *arguments)
         trip("insert-durable")
         return fresh
 
-    async def claim_and_note(self: SqliteStore, *arguments: Any, **options: Any) -> list[Record]:
+    async def claim_and_note(self: Any, *arguments: Any, **options: Any) -> list[Record]:
         records = await claim(self, *arguments, **options)
         for record in records:
             books.note("claims", record.id, record.epoch, record.version, record.attempt, record.owner)
@@ -262,10 +316,13 @@ def _wrap_verbs(books: Books) -> None:
             trip("claim-done")
         return records
 
-    async def trip_and_commit(self: SqliteStore, record: Record, change: Change) -> Record:
+    async def trip_and_commit(self: Any, record: Record, change: Change) -> Record:
         trip("commit-asked")
         after: Record = await _noted(commit(self, record, change), record, "commit")
         return after
+
+    async def begin_and_note(self: Any, record: Record) -> Any:
+        return await _noted(begin(self, record), record, "begin")
 
     async def _noted(write: Awaitable[Any], record: Record, verb: str) -> Any:
         try:
@@ -274,43 +331,42 @@ def _wrap_verbs(books: Books) -> None:
             books.note("refused", verb, record.id, record.epoch)
             raise
 
-    def renew_and_note(self: SqliteStore, owner: str, held: Mapping[str, int], lease: timedelta) -> set[str]:
+    def renew_and_note(self: Any, owner: str, held: Mapping[str, int], lease: timedelta) -> set[str]:
         trip("renew-begin")
-        lost = renew(self, owner, held, lease)
+        asked_at = time.monotonic()
+        lost: set[str] = renew(self, owner, held, lease)
         for id in lost:
             books.note("refused", "renew", id, held[id])
+        books.note("renewals", asked_at, {id: epoch for id, epoch in held.items() if id not in lost})
         trip("renew-done")
         return lost
 
-    async def release_and_note(self: SqliteStore, records: Sequence[Record], **how: Any) -> None:
+    async def release_and_note(self: Any, records: Sequence[Record], **how: Any) -> None:
         trip("release-begin")
         await _to_its_end(_release(self, records, how))
         trip("release-done")
 
-    async def _release(self: SqliteStore, records: Sequence[Record], how: dict[str, Any]) -> None:
+    async def _release(self: Any, records: Sequence[Record], how: dict[str, Any]) -> None:
         await release(self, records, **how)
         for record in records:
             found = await self.get(record.id)
             verb = "released" if found is not None and found.epoch == record.epoch else "release"
             books.note("refused", verb, record.id, record.epoch)
 
-    async def step_and_trip(self: SqliteStore, record: Record, name: str, result: str) -> None:
+    async def step_and_trip(self: Any, record: Record, name: str, result: str) -> None:
         trip("step-acted")
         await _to_its_end(_noted(record_step(self, record, name, result), record, "record_step"))
         trip("step-recorded")
 
-    async def save_and_trip(self: Context) -> None:
-        trip("save-asked")
-        await save(self)
-        trip("save-done")
-
-    _put(SqliteStore, "insert", insert_and_trip)
-    _put(SqliteStore, "claim", claim_and_note)
-    _put(SqliteStore, "commit", trip_and_commit)
-    _put(SqliteStore, "renew", renew_and_note)
-    _put(SqliteStore, "release", release_and_note)
-    _put(SqliteStore, "record_step", step_and_trip)
-    _put(Context, "save", save_and_trip)
+    put(kind, "open", open_and_trip)
+    put(kind, "close", trip_and_close)
+    put(kind, "insert", insert_and_trip)
+    put(kind, "claim", claim_and_note)
+    put(kind, "commit", trip_and_commit)
+    put(kind, "begin", begin_and_note)
+    put(kind, "renew", renew_and_note)
+    put(kind, "release", release_and_note)
+    put(kind, "record_step", step_and_trip)
 
 
 async def _to_its_end(write: Coroutine[Any, Any, Any]) -> None:
@@ -329,6 +385,7 @@ async def _to_its_end(write: Coroutine[Any, Any, Any]) -> None:
 
 def _wrap_worker() -> None:
     run_attempt, tell, drain = vars(worker_module)["run_attempt"], vars(worker_module)["tell"], Worker.drain
+    save = Context.save
 
     async def attempt_and_trip(*arguments: Any) -> Any:
         trip("attempt-begin")
@@ -345,12 +402,18 @@ def _wrap_worker() -> None:
         trip("drain")
         drain(self)
 
-    _put(worker_module, "run_attempt", attempt_and_trip)
-    _put(worker_module, "tell", tell_and_trip)
-    _put(Worker, "drain", trip_and_drain)
+    async def save_and_trip(self: Context) -> None:
+        trip("save-asked")
+        await save(self)
+        trip("save-done")
+
+    put(Context, "save", save_and_trip)
+    put(worker_module, "run_attempt", attempt_and_trip)
+    put(worker_module, "tell", tell_and_trip)
+    put(Worker, "drain", trip_and_drain)
 
 
-def _put(owner: Any, name: str, wrapped: Callable[..., Any]) -> None:
+def put(owner: Any, name: str, wrapped: Callable[..., Any]) -> None:
     """In place of what is there: an engine that was rebuilt must be noticed here, not pass without being tested."""
     assert callable(getattr(owner, name, None)), name
     setattr(owner, name, wrapped)

@@ -7,11 +7,14 @@ import logging
 import os
 import random
 import signal
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
 import onward.store.sqlite as sqlite_module
+import onward.store.turn as turn_module
 import onward.store.writer as writer_module
 import onward.worker as worker_module
 from onward import Flow, Onward, Process, StoreError
@@ -27,6 +30,7 @@ CONSTANTS = {  # what an order may make small, so that a test need not wait
     "CHECKPOINT_AFTER": (writer_module,),
     "BUSY_S": (writer_module, sqlite_module),
     "IGNORED_S": (worker_module,),
+    "TRANSACTION_S": (turn_module,),
 }
 
 
@@ -41,7 +45,7 @@ def play(order: dict[str, Any]) -> int:
     if "bug" in order:
         bugs.PLANTED[order["bug"]]()
     points.arm(ledger.BOOKS, os.environ["CRASH"])
-    role = {"work": work, "feed": feed}[order["role"]]
+    role = {"work": work, "feed": feed, "sell": sell}[order["role"]]
     asyncio.run(role(order))
     return 0
 
@@ -84,6 +88,26 @@ async def feed(order: dict[str, Any]) -> None:
                 await asyncio.wait_for(stop.wait(), 0.05)
             except TimeoutError:
                 pass
+
+
+async def sell(order: dict[str, Any]) -> None:
+    """Sells, and starts a process with each sale, in transactions of its own. Every third sale falls through."""
+    one = app(order)
+    async with one:  # makes the tables
+        pass
+    with closing(sqlite3.connect(order["store"].removeprefix("sqlite:///"), isolation_level=None)) as connection:
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+        connection.execute("CREATE TABLE IF NOT EXISTS sale (id TEXT PRIMARY KEY)")
+        for number, process in enumerate(ledger.processes(**order["start"])):
+            for end in ("ROLLBACK", "COMMIT") if number % 3 == 0 else ("COMMIT",):
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("INSERT OR IGNORE INTO sale VALUES (?)", (process.id,))
+                points.trip("guest-begun")
+                await one.start(process, connection=connection)
+                points.trip("guest-started")
+                connection.execute(end)
+            points.trip("guest-committed")
+            ledger.BOOKS.note("started", process.id)
 
 
 async def _start(one: Onward, processes: Sequence[Process[Any]]) -> None:

@@ -19,27 +19,35 @@ from .programs import Nursery
 LEASE_S = 0.4
 NUMBER = 30
 ONCE_IN_A_LIFE = {"migrate-begin", "open-done", "drain", "close-begin"}
-WHILE_DRAINING = {"drain", "release-begin", "release-done"}
+WHILE_DRAINING = {"drain", "release-begin", "release-row", "release-done"}
 PAIRS = 12
-OFTEN = sorted(POINTS.keys() - ONCE_IN_A_LIFE - WHILE_DRAINING - {"migrate-within", "insert-durable"})
+WHILE_SELLING = {"guest-begun", "guest-started", "guest-committed"}
+OFTEN = sorted(POINTS.keys() - ONCE_IN_A_LIFE - WHILE_DRAINING - WHILE_SELLING - {"migrate-within", "insert-durable"})
 HEALED_WITHIN_S = 10.0  # three leases, and what a busy machine adds
 
 CASES = [(point, hit) for point in POINTS for hit in (1, 2, 3) if hit == 1 or point not in ONCE_IN_A_LIFE]
 
 
 def run(nursery: Nursery, folder: Path, point: str, hit: int) -> None:
-    start = {"seed": 100 + hit, "number": NUMBER, "pace": 0.03}
-    drain = {"drain_after": 0.1, "grace": 0.0 if hit == 2 else 5.0} if point in WHILE_DRAINING else {}
-    victim = nursery.start(
-        "work",
-        folder,
-        start=start,
-        lease=0.2,
-        until_idle=True,
-        crash=f"{point}:{hit}:kill",
-        constants={"CHECKPOINT_AFTER": 60},
-        **drain,
-    )
+    start: dict[str, object] = {"seed": 100 + hit, "number": NUMBER, "pace": 0.03}
+    if point in WHILE_SELLING:
+        victim = nursery.start("sell", folder, start=start, crash=f"{point}:{hit}:kill")
+        assert victim.wait() == -9, victim.log()
+        assert check(folder, [victim], at_rest=False).assert_clean().counts["processes"] < hit + 1
+        assert nursery.start("sell", folder, start=start).wait() == 0
+        start["number"] = 0  # the sellers have started them all
+    else:
+        drain = {"drain_after": 0.1, "grace": 0.0 if hit == 2 else 5.0} if point in WHILE_DRAINING else {}
+        victim = nursery.start(
+            "work",
+            folder,
+            start=start,
+            lease=0.2,
+            until_idle=True,
+            crash=f"{point}:{hit}:kill",
+            constants={"CHECKPOINT_AFTER": 60},
+            **drain,
+        )
     assert victim.wait() == -9, f"{point} was not reached {hit} times\n{victim.log()}"
     assert [line[:2] for line in victim.book("reached")] == [[point, hit]]
     healer = nursery.start("work", folder, start=start, lease=LEASE_S, until_idle=True)

@@ -62,7 +62,8 @@ def test_a_minute_of_kill_9_loses_nothing_and_doubles_nothing(nursery: Nursery, 
         f"{verdict.counts['acks']} acknowledged transitions, {verdict.counts['takeovers']} takeovers, of "
         f"{len(times)} after a kill the median took {times[len(times) // 2]:.2f} s and the longest {times[-1]:.2f} s "
         f"at a lease of {LEASE_S:g} s; {verdict.counts['steps again']} sub-steps "
-        f"ran again; healed in {healed_in:.1f} s; {len(verdict.violations)} violations"
+        f"ran again, {verdict.counts['bookings']} transactions of handlers; healed in {healed_in:.1f} s; "
+        f"{len(verdict.violations)} violations"
     )
     verdict.assert_clean()
     assert len(dead) >= KILLS_A_MINUTE_MIN * SCALE

@@ -97,6 +97,17 @@ def test_taking_from_a_living_worker_is_caught(nursery: Nursery, tmp_path: Path,
     assert undisturbed(nursery, tmp_path, bug).counts["takeovers"] >= 1
 
 
+@pytest.mark.parametrize(
+    ("bug", "said"),
+    [
+        ("keep_what_was_rolled_back", "C11 written by a handler without"),
+        ("transition_without_its_transaction", "C11 committed without"),
+    ],
+)
+def test_parting_a_handlers_sql_from_its_transition_is_caught(nursery: Nursery, tmp_path: Path, bug: str, said: str) -> None:
+    assert caught(killed(nursery, tmp_path, "transaction-asked", bug, hit=10), said)
+
+
 def test_without_a_bug_a_worker_that_comes_back_changes_nothing(nursery: Nursery, tmp_path: Path) -> None:
     stopped(nursery, tmp_path, "attempt-done", "nothing").assert_clean()
 

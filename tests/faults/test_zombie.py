@@ -42,9 +42,11 @@ IN_THE_WAY_OF_NOBODY = [
     ("renew-begin", 1),
     ("renew-done", 1),
     ("release-begin", 1),
+    ("transaction-asked", 2),
 ]
 # Stopped there it holds the lock of the file: nobody else can write until it goes on, and then its write comes first.
 IN_THE_WAY_OF_ALL = [("group-begin", 12), ("claim-row", 3), ("commit-row", 12), ("group-durable", 12), ("renew-within", 1)]
+IN_THE_WAY_OF_ALL += [("transaction-begun", 2), ("transaction-written", 2), ("transaction-commit", 2), ("transaction-durable", 2)]
 assert {point for point, _ in IN_THE_WAY_OF_ALL} <= UNDER_THE_LOCK
 
 

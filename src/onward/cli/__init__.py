@@ -33,6 +33,7 @@ COMMANDS = {
     "Check": {
         "graph": ("onward.cli.graph", "Draw a flow: text, Mermaid, SVG or JSON."),
         "check": ("onward.cli.check", "Prove the flows, and hold them against what is stored."),
+        "db": ("onward.cli.db", "Look after the store: status, upgrade, prune, backup."),
         "doctor": ("onward.cli.doctor", "Facts about this installation, to paste into an issue."),
         "completion": ("onward.cli.completion", "Print the completion script of a shell."),
     },

@@ -18,6 +18,7 @@ from onward.codec import decode
 from onward.errors import InvalidData
 from onward.flow import Flow
 from onward.process import OVER, Condition
+from onward.store.urls import shown
 
 # Rows whose flow and status are known, and that are not over: their data has to fit.
 LIVE = set(Condition) - OVER - {Condition.ORPHANED}
@@ -51,7 +52,7 @@ def check(settings: Settings) -> int:
                 "app": name,
                 "flows": [{"name": flow.name, "statuses": list(flow.statuses)} for flow in app.flows.values()],
                 "warnings": warnings,
-                "store": app.url if stored else None,
+                "store": shown(app.url) if stored else None,
                 "misfits": [vars(misfit) for misfit in misfits],
                 "ok": not misfits,
             },
@@ -69,7 +70,7 @@ def _print(output: Output, name: str, app: Onward, warnings: list[str], misfits:
     for warning in warnings:
         output.line(f"warning: {warning}")
     if not stored:
-        output.note(f"there is no store at {app.url} yet: only the flows were checked")
+        output.note(f"there is no store at {shown(app.url)} yet: only the flows were checked")
     for misfit in misfits:
         where = f"{one_line(misfit.flow)} at {one_line(misfit.status)}"
         number = _several(misfit.number, "process", "processes")

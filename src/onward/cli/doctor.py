@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import re
 import sqlite3
@@ -18,9 +19,11 @@ from onward.cli.output import Output, one_line
 from onward.cli.query import Query
 from onward.cli.settings import Settings, pass_settings
 from onward.cli.target import app_name, find_app, sqlite_path, with_app
+from onward.clock import SystemClock
 from onward.errors import OnwardError
 from onward.process import Condition
-from onward.store.sqlite import SCHEMA
+from onward.store import upkeep_of
+from onward.store.urls import IN_MEMORY
 
 WAL_RESET_FIXED = (3, 51, 3)
 LOOKED_AT_MAX = 10_000  # rows, for leases that ran out
@@ -48,6 +51,8 @@ def doctor(settings: Settings) -> int:
         facts["app"]["flows"] = {flow.name: len(flow.statuses) for flow in app.flows.values()}
         facts["store"] = _store(app.url)
         if facts["store"].get("exists", True):
+            if app.url != IN_MEMORY:  # before it is opened, which is refused where the schema is another one than ours
+                facts["store"]["schema"] = asyncio.run(upkeep_of(app.url, SystemClock(), virtual=False).schema())
             facts["processes"] = with_app(settings, _processes)
             notes += _worries(facts["processes"])
         else:
@@ -92,7 +97,6 @@ def _store(url: str) -> Facts:
         with path.open("rb") as file:
             head = file.read(20)
         facts |= {
-            "schema": SCHEMA,  # a store of another one is refused when it is opened
             "mode": f"{path.stat().st_mode & 0o777:o}",
             "bytes": path.stat().st_size,
             "wal_bytes": log.stat().st_size if log.exists() else 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -36,6 +36,17 @@ class Command(click.Command):
         formatter.write("\nEvery command also takes --app --store --json -o -q -v --color --actor --reason: see onward --help\n")
 
 
+class Commands(Command, click.Group):
+    """A command that is followed by the name of another one: `onward db status`."""
+
+    def __init__(self, name: str, commands: Mapping[str, click.Command], **more: Any) -> None:
+        super().__init__(name, commands=dict(commands), no_args_is_help=True, **more)
+
+    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
+        _refuse_unknown(context, args, self.commands)
+        return super().resolve_command(context, args)
+
+
 class LazyGroup(click.Group):
     def __init__(self, name: str, table: Table) -> None:
         self.table = table
@@ -61,9 +72,7 @@ class LazyGroup(click.Group):
         return command
 
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
-        if args and not args[0].startswith("-") and args[0] not in self.lines:
-            near = difflib.get_close_matches(args[0], self.lines, 1)
-            raise click.UsageError(f"there is no command {args[0]!r}" + (f"; did you mean {near[0]}?" if near else ""), context)
+        _refuse_unknown(context, args, self.lines)
         return super().resolve_command(context, args)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -114,6 +123,13 @@ class LazyGroup(click.Group):
             settings.shape = "json" if _asks_for_json(typed) else settings.shape
             report(error, settings)
         sys.exit(code or 0)
+
+
+def _refuse_unknown(context: click.Context, args: Sequence[str], names: Iterable[str]) -> None:
+    known = list(names)
+    if args and not args[0].startswith("-") and args[0] not in known:
+        near = difflib.get_close_matches(args[0], known, 1)
+        raise click.UsageError(f"there is no command {args[0]!r}" + (f"; did you mean {near[0]}?" if near else ""), context)
 
 
 def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:

@@ -17,6 +17,7 @@ from onward.cli.output import Output, one_line
 from onward.cli.settings import Settings, pass_settings
 from onward.cli.target import with_app
 from onward.ports import Event
+from onward.store.urls import shown
 from onward.worker import CONCURRENCY, GRACE, LEASE, LEASE_MIN
 
 LEASES = Length(LEASE_MIN.total_seconds())
@@ -50,7 +51,7 @@ def run(settings: Settings, until_idle: bool, concurrency: int, lease: float, gr
     async def work(app: Onward) -> None:
         if not app.flows:
             raise NoApp("this app has no flows: there is nothing to run", hint="Onward(url, flows=[...])")
-        output.note(f"worker for {', '.join(app.flows)} at {app.url}; Ctrl-C ends it when what runs is done")
+        output.note(f"worker for {', '.join(app.flows)} at {shown(app.url)}; Ctrl-C ends it when what runs is done")
         await app.run(until_idle=until_idle, concurrency=concurrency, lease=lease, grace=grace)
         leaving.soon()
         counts: dict[str, int] = {}

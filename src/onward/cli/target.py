@@ -17,8 +17,10 @@ import click
 from onward.app import Onward
 from onward.cli.failing import NoApp
 from onward.cli.settings import Settings
+from onward.clock import SystemClock
 from onward.errors import FlowError, StoreError
 from onward.ports import Observer
+from onward.store import upkeep_of
 
 T = TypeVar("T")
 
@@ -147,4 +149,9 @@ def _must_exist(url: str) -> None:
         raise StoreError(
             f"there is no store at {path} yet (in {path.absolute().parent})",
             hint="the first process makes it: onward start FLOW; another store: --store URL",
+        )
+    if path is not None and not asyncio.run(upkeep_of(url, SystemClock()).schema()):
+        raise StoreError(
+            f"{path} has no tables of Onward yet",
+            hint="is it the right file? The first process makes them: onward start FLOW; or: onward db upgrade",
         )

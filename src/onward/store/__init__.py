@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from onward.errors import StoreError
-from onward.ports import Clock, Store
+from onward.ports import Clock, Store, Upkeep
 from onward.store.sqlite import SqliteStore
-
-SCHEMES = "sqlite:///relative/path.db, sqlite:////absolute/path.db, sqlite:///:memory: or postgresql://user@host/database"
+from onward.store.sqlite_upkeep import SqliteUpkeep
+from onward.store.urls import SCHEMES, is_postgres, shown, sqlite_path
 
 
 def open_store(url: str, clock: Clock, *, virtual: bool = True) -> Store:
@@ -14,11 +14,35 @@ def open_store(url: str, clock: Clock, *, virtual: bool = True) -> Store:
 
     A database that several hosts share keeps its own time, unless `clock` is `virtual`, as in a test.
     """
-    if url.startswith(("postgresql://", "postgres://")):
-        from onward.store.postgres import PostgresStore  # its driver is an extra
-
+    if is_postgres(url):
+        try:
+            from onward.store.postgres import PostgresStore
+        except ModuleNotFoundError as error:
+            raise _without_driver(error) from None
         return PostgresStore(url, clock if virtual else None)
-    scheme, separator, path = url.partition(":///")
-    if separator and scheme == "sqlite" and path:
+    if path := sqlite_path(url):
         return SqliteStore(path, clock)
-    raise StoreError(f"no store for {url!r}", hint=f"a store is named by a URL: {SCHEMES}")
+    raise _no_store(url)
+
+
+def upkeep_of(url: str, clock: Clock, *, virtual: bool = True) -> Upkeep:
+    """The same for the upkeep of a store, which nobody need have opened."""
+    if is_postgres(url):
+        try:
+            from onward.store.postgres_upkeep import PostgresUpkeep
+        except ModuleNotFoundError as error:
+            raise _without_driver(error) from None
+        return PostgresUpkeep(url, clock, virtual=virtual)
+    if sqlite_path(url):
+        return SqliteUpkeep(url, clock)
+    raise _no_store(url)
+
+
+def _without_driver(error: ModuleNotFoundError) -> Exception:
+    if error.name != "asyncpg":
+        return error
+    return StoreError("PostgreSQL needs its driver", hint="pip install 'onward[postgres]'")
+
+
+def _no_store(url: str) -> StoreError:
+    return StoreError(f"no store for {shown(url)!r}", hint=f"a store is named by a URL: {SCHEMES}")

@@ -48,5 +48,6 @@ class Batches:
         try:
             await self._send(batch)
         finally:
+            self._in_the_air -= {asyncio.current_task()}
+            self._start()  # the next batch, before those of this one go on: the database is at work while their handlers run
             land(batch)
-            self._loop.call_soon(self._start)  # after this task is none of those in the air

@@ -31,6 +31,7 @@ NETWORK_FILE_SYSTEMS = {
     "fuse.s3fs",
 }
 _PAUSE_FIRST_S, _PAUSE_LONGEST_S = 0.0002, 0.005
+_GIVE_WAY_EVERY_S = 0.05
 
 
 class LockHeld(StoreError):
@@ -47,6 +48,7 @@ class FileLock:
         self._timeout = timeout
         self._path = path
         self._file: int | None = None
+        self._gave_way_at = 0.0
         if path is not None and fcntl is not None:
             try:
                 self._file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -76,6 +78,12 @@ class FileLock:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._file is not None:
             fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def give_way(self) -> None:
+        """For who takes it again and again: now and then leaves it free for so long that all who wait have looked for it."""
+        if self._file is not None and time.monotonic() > self._gave_way_at + _GIVE_WAY_EVERY_S:
+            time.sleep(_PAUSE_LONGEST_S * 1.2)
+            self._gave_way_at = time.monotonic()
 
     def close(self) -> None:
         if self._file is not None:

@@ -62,8 +62,14 @@ class News:
                 if await self._look() != seen:
                     return
 
-    def tell(self) -> None:
-        """Something changed: wakes our own waiters and those of other programs, but not more often than TELL_EVERY_S."""
+    def tell(self, *, at_once: bool = False) -> None:
+        """Something changed: wakes our own waiters and those of other programs, but not more often than TELL_EVERY_S.
+
+        `at_once`: our own ones now, for somebody waits for what a person has just begun or done. A commit is no such news,
+        and there are thousands of them.
+        """
+        if at_once:
+            self._changed.set()
         if self._telling is None:
             self._telling = self._loop.call_at(max(self._loop.time(), self._told_at + TELL_EVERY_S), self._tell)
 

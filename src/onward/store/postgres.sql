@@ -9,6 +9,22 @@
 -- stand still there, `clock_timestamp()` would keep every index from being used.
 coalesce($1::timestamptz, statement_timestamp())
 
+-- name: home
+-- PostgreSQL's own kind of schema, the one that ?search_path=NAME of the URL names, if it is not there yet.
+DO $$ DECLARE name text := (parse_ident(split_part(current_setting('search_path'), ',', 1), false))[1]; BEGIN
+    IF current_schema() IS NULL AND name <> '$user' THEN EXECUTE format('CREATE SCHEMA IF NOT EXISTS %I', name); END IF; END $$
+
+-- name: schema table
+-- Numbered migrations: each block `schema N` runs once, in one transaction with the row that says so. One that cannot run in
+-- a transaction is called `schema N concurrently`: see store/schema.py.
+CREATE TABLE IF NOT EXISTS onward_schema (version integer PRIMARY KEY, at timestamptz NOT NULL DEFAULT now())
+
+-- name: schema there
+SELECT to_regclass('onward_schema') IS NOT NULL
+
+-- name: schema add
+INSERT INTO onward_schema (version) VALUES ($1)
+
 -- name: schema 1
 CREATE TABLE onward_process (
     id          text COLLATE "C" PRIMARY KEY,
@@ -148,29 +164,30 @@ RETURNING {columns}
 
 -- name: given
 -- The rows of a group commit, in the order of their ids: whoever locks many rows does it in that order, so that no two wait
--- for each other.
-SELECT * FROM unnest($2::text[], $3::integer[], $4::integer[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::integer[],
-                     $10::integer[], $11::integer[], $12::boolean[], $13::bigint[], $14::boolean[], $15::boolean[], $16::text[],
-                     $17::text[], $18::bigint[], $19::text[], $20::integer[], $21::text[], $22::integer[], $23::text[])
-           AS item (id, version, epoch, status, condition, data, attempt, polls, transition, moves, cancelling,
-                    due_after, enters, goes_on, error, kind, took, reason, excused, from_status, attempted, owner)
+-- for each other. A column in which every row has nothing may come as an empty array: short ones are filled up with NULL.
+SELECT *, text::jsonb AS data
+  FROM unnest($2::text[], $3::integer[], $4::integer[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::integer[],
+              $10::integer[], $11::integer[], $12::boolean[], $13::bigint[], $14::boolean[], $15::boolean[], $16::text[],
+              $17::text[], $18::bigint[], $19::text[], $20::integer[], $21::text[], $22::integer[], $23::text[])
+    AS item (id, version, epoch, status, condition, text, attempt, polls, transition, moves, cancelling,
+             due_after, enters, goes_on, error, kind, took, reason, excused, from_status, attempted, owner)
 
 -- name: given one
 -- The same for a row alone, which is the case that people wait for: 23 arrays of one cost four times the commit itself.
-SELECT $2::text AS id, $3::integer AS version, $4::integer AS epoch, $5::text AS status, $6::text AS condition, $7::text AS data,
-       $8::integer AS attempt, $9::integer AS polls, $10::integer AS transition, $11::integer AS moves, $12::boolean AS cancelling,
-       $13::bigint AS due_after, $14::boolean AS enters, $15::boolean AS goes_on, $16::text AS error, $17::text AS kind,
+SELECT $2::text AS id, $3::integer AS version, $4::integer AS epoch, $5::text AS status, $6::text AS condition,
+       $7::text::jsonb AS data, $8::integer AS attempt, $9::integer AS polls, $10::integer AS transition, $11::integer AS moves,
+       $12::boolean AS cancelling, $13::bigint AS due_after, $14::boolean AS enters, $15::boolean AS goes_on, $16::text AS error, $17::text AS kind,
        $18::bigint AS took, $19::text AS reason, $20::integer AS excused, $21::text AS from_status, $22::integer AS attempted,
        $23::text AS owner
 
 -- name: commit
 -- The fence: a worker whose lease was taken over finds another epoch, one that a person overtook another version, and
 -- neither writes anything. Row and history cannot be parted: what the update did feeds the insert. Answers the ids written.
-WITH item AS MATERIALIZED ({given}),
+WITH item AS ({given}),
 moved AS (
     UPDATE onward_process AS p
-       SET status = item.status, condition = item.condition, data = coalesce(item.data::jsonb, p.data),
-           changed = coalesce(item.data::jsonb <> p.data, false),
+       SET status = item.status, condition = item.condition, data = coalesce(item.data, p.data),
+           changed = coalesce(item.data <> p.data, false),
            version = p.version + 1, attempt = item.attempt, excused = item.excused, polls = item.polls, transition = item.transition,
            moves = item.moves, cancelling = item.cancelling, due_at = {now} + item.due_after * interval '1 microsecond',
            losses = CASE item.kind WHEN 'saved' THEN p.losses ELSE 0 END,  -- to have saved something is no outcome yet
@@ -199,9 +216,9 @@ SELECT {now}, array_agg(item.id) FROM item
    AND h.to_status = item.status AND h.transition = item.transition AND h.kind = item.kind
    AND h.took IS NOT DISTINCT FROM item.took AND h.reason IS NOT DISTINCT FROM item.reason
    AND CASE WHEN item.data IS NULL THEN h.data IS NULL
-            ELSE item.data::jsonb = (SELECT d.data FROM onward_history AS d
-                                      WHERE d.process_id = h.process_id AND d.version <= h.version AND d.data IS NOT NULL
-                                      ORDER BY d.version DESC LIMIT 1) END
+            ELSE item.data = (SELECT d.data FROM onward_history AS d
+                               WHERE d.process_id = h.process_id AND d.version <= h.version AND d.data IS NOT NULL
+                               ORDER BY d.version DESC LIMIT 1) END
 
 -- name: act
 -- A person's commit: no epoch is asked for, and a new one fences whoever is running it.
@@ -243,6 +260,11 @@ UPDATE onward_process AS p
    SET owner = NULL, lease_until = NULL, due_at = {now},
        attempt = CASE WHEN $4::boolean THEN p.attempt ELSE greatest(p.attempt - 1, 0) END
  WHERE p.id = ANY (ARRAY(SELECT id FROM held))
+
+-- name: release all but
+-- $2: owner, $3: ids, $4: lease. Whatever has a lease can be claimed when that is over, so the index finds it.
+UPDATE onward_process AS p SET owner = NULL, lease_until = NULL, attempt = greatest(p.attempt - 1, 0)
+ WHERE p.claim_at <= {now} + $4::interval AND p.owner = $2 AND p.id <> ALL ($3::text[])
 
 -- name: step
 -- Fenced by epoch and visit, not by version: many are recorded at once, and a save between them moves the version on.
@@ -296,3 +318,78 @@ SELECT pg_notify('onward', '')
 
 -- name: schema found
 SELECT max(version) FROM onward_schema
+
+-- name: forgetful
+-- What to type, where the session does not wait for the disk. We set that in sessions of our own; behind a pooler we cannot.
+SELECT format('ALTER ROLE %I IN DATABASE %I SET synchronous_commit = on', current_user, current_database())
+ WHERE current_setting('synchronous_commit') = 'off'
+
+-- name: month
+-- The partition of one month; its name and both days are put in by store/postgres_upkeep.py. Made apart and then attached:
+-- that locks only the partition `default`, in which nothing is, and holds up no commit.
+CREATE TABLE onward_history_month (LIKE onward_history INCLUDING DEFAULTS)
+  WITH (autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.1);
+CREATE UNIQUE INDEX onward_history_month_version ON onward_history_month (process_id, version);
+ALTER TABLE onward_history ATTACH PARTITION onward_history_month FOR VALUES FROM ('the first of the month') TO ('the first of the next')
+
+-- name: drop month
+DROP TABLE onward_history_month
+
+-- name: partitions
+SELECT c.relname, greatest(c.reltuples, 0)::bigint FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+ WHERE i.inhparent = 'onward_history'::regclass ORDER BY c.relname
+
+-- name: default months
+-- Those of which the partition `default` has rows: no partition can be made of them any more.
+SELECT to_char(at AT TIME ZONE 'UTC', '"y"YYYY"m"MM'), count(*) FROM onward_history_default GROUP BY 1 ORDER BY 1
+
+-- name: upkeep alone
+-- For the transaction that holds the lock below. It must have no snapshot meanwhile: one would keep everything from being
+-- vacuumed, and CREATE INDEX CONCURRENTLY would wait for it for ever.
+SET LOCAL idle_in_transaction_session_timeout = 0
+
+-- name: upkeep lock
+-- One upkeep at a time: a lock that goes with its transaction, so that it works behind a pooler as well.
+SELECT pg_try_advisory_xact_lock(hashtext('onward'), hashtext(coalesce(current_schema(), '')))
+
+-- name: upkeep patience
+-- Whoever waits for a lock on a table keeps all that come after it waiting too: so a migration gives up soon, and tries again.
+SET LOCAL lock_timeout = '2s'
+
+-- name: conditions
+SELECT {condition} AS seen, count(*) FROM onward_process AS p GROUP BY 1
+
+-- name: history size
+-- As the last ANALYZE found it; and the first entry that is found in the oldest partition, one of the oldest.
+SELECT (SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+         WHERE i.inhparent = 'onward_history'::regclass),
+       (SELECT at FROM onward_history LIMIT 1)
+
+-- name: size
+SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class AS c
+ WHERE c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass('onward_history'))
+    OR c.oid IN (to_regclass('onward_process'), to_regclass('onward_step'), to_regclass('onward_schema'))
+
+-- name: prune until
+SELECT {now}, {now} - $2::interval
+
+-- name: prune page
+-- The next ones by age, from ($2, $3) on, and which of them have been over since before $1.
+SELECT p.id, p.created_at, p.condition IN ('finished', 'cancelled') AND p.updated_at < $1 FROM onward_process AS p
+ WHERE p.created_at < $1 AND (p.created_at, p.id) > ($2::timestamptz, $3::text)
+ ORDER BY p.created_at, p.id LIMIT $4
+
+-- name: prune processes
+-- Asked again, since a person may have done something with it since it was looked at.
+DELETE FROM onward_process AS p
+ WHERE p.id = ANY ($2::text[]) AND p.condition IN ('finished', 'cancelled') AND p.updated_at < $1 RETURNING p.id
+
+-- name: prune history
+WITH gone AS (DELETE FROM onward_history WHERE process_id = ANY ($1::text[]) RETURNING 1) SELECT count(*) FROM gone
+
+-- name: prune steps
+WITH gone AS (DELETE FROM onward_step WHERE process_id = ANY ($1::text[]) RETURNING 1) SELECT count(*) FROM gone
+
+-- name: prune count
+SELECT cardinality($1::text[]), (SELECT count(*) FROM onward_history WHERE process_id = ANY ($1) AND at >= $2),
+       (SELECT count(*) FROM onward_step WHERE process_id = ANY ($1))

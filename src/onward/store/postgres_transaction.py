@@ -15,7 +15,7 @@ from onward.errors import Misuse, RolledBack
 from onward.process import Record
 from onward.store.pool import Pool
 from onward.store.rows import Commit, after, commit_row, fenced
-from onward.store.session import ANSWER_S, TROUBLE, cut, is_gone, is_trouble, state_of
+from onward.store.session import ANSWER_S, TROUBLE, cut, is_gone, is_trouble, message, state_of
 
 logger = logging.getLogger("onward")
 
@@ -63,7 +63,7 @@ class PostgresTransaction:
             raise Misuse("ended its transaction, which its transition does: leave that to Onward")
         trouble = next((one for one in _parts(error) if is_trouble(one) and not _is_its_own(one)), None)
         if trouble is not None:
-            raise RolledBack(f"the database rolled the handler's transaction back: {trouble}")
+            raise RolledBack(f"the database rolled the handler's transaction back: {message(trouble)}")
 
     async def commit(self, record: Record, change: Change) -> Record:
         """Cannot be cancelled: who is learns so after the verdict."""
@@ -135,7 +135,7 @@ def _is_unknown(error: BaseException) -> bool:
 
 
 def _undone(error: BaseException) -> RolledBack:
-    return RolledBack(f"the handler's transaction could not be committed: {error}", fault=not is_trouble(error))
+    return RolledBack(f"the handler's transaction could not be committed: {message(error)}", fault=not is_trouble(error))
 
 
 def _parts(error: BaseException | None) -> list[BaseException]:

@@ -71,6 +71,11 @@ def commit_row(record: Record, change: Change) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
+def oldest_first(record: Record) -> tuple[Any, ...]:
+    """The order in which a claim answers: a suspect before all, then who has been due for longest."""
+    return record.losses < 2, record.due_at, record.id
+
+
 def fenced(item: Commit) -> Fenced:
     id, version, epoch = item.row[:3]
     return Fenced(f"{id} is past version {version}, epoch {epoch}: another worker or a person has it now")

@@ -92,7 +92,7 @@ def store_error(name: str, error: BaseException) -> StoreError:
         if "unsupported startup parameter" in str(error):
             return StoreError(f"{name}: {error}", hint=_POOLER_ROLE if "pooler=" in name else _POOLER)
         hint = next((text for start, text in _HINTS.items() if state.startswith(start)), "")
-        return StoreError(f"{name}: {error} ({state})", hint=hint)
+        return StoreError(f"{name}: {message(error)} ({state})", hint=hint)
     said = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else "the connection was lost")
     return StoreError(f"{name}: {said} ({type(error).__name__})", hint="is the server up? It is tried again by itself")
 
@@ -109,6 +109,11 @@ def cut(connection: Any) -> None:
     """Ends a session at once, without a word to the other side."""
     if not is_gone(connection):
         connection.terminate()
+
+
+def message(error: BaseException) -> str:
+    """What it says, without the detail: that can be a whole row, with all that is secret in it."""
+    return str(error.args[0]) if isinstance(error, asyncpg.PostgresError) and error.args else str(error)
 
 
 def state_of(error: BaseException) -> str:

@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import functools
 import json
 import operator
 import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from onward.decide import Change
-from onward.errors import Conflict, Fenced, NotFound, StoreError
+from onward.errors import Conflict, Fenced, NotFound, OnwardError, StoreError
 from onward.ports import Clock, Count, Known, NewProcess, Search
 from onward.process import Condition, Entry, Record
-from onward.store.files import FileLock, refuse_network_file_system
+from onward.store import guest
+from onward.store.files import FileLock
 from onward.store.rows import MICROSECOND, Commit, after, commit_row, fenced
-from onward.store.sql import load, statements
+from onward.store.schema import refuse_other_schema
+from onward.store.sqlite_file import SCHEMA, SQL, connect, instant, make_file, make_or_refuse, micros, schema_of
+from onward.store.turn import Turn
 from onward.store.writer import BUSY_S, Job, Writer, store_error, transaction
 
-SCHEMA = 1  # the newest that this code knows; each number is a block `schema N` in sqlite.sql
 NOTICE_S = 0.05  # how often an idle worker looks whether another program wrote
-WAL_BYTES_MAX = 64_000_000  # the log file is cut back to this after a checkpoint
-CACHE_KB = 16_000
 
-SQL = load("sqlite.sql")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EARLIEST, _LATEST = -62_000_000_000_000_000, 253_000_000_000_000_000  # the years 5 and 9987
-# Broken bytes in one column must not take a whole claim down with them.
-_LENIENT_TEXT = functools.partial(str, encoding="utf-8", errors="surrogateescape")
+Sql = sqlite3.Connection | sqlite3.Cursor
 
 
 class SqliteStore:
@@ -44,6 +39,8 @@ class SqliteStore:
     def __init__(self, path: str, clock: Clock) -> None:
         self.path, self._clock = path, clock
         self._in_memory = path == ":memory:"
+        # By a name of its own, so that a second connection of this program can be made to the same memory.
+        self._memory = f"file:/onward-{secrets.token_hex(8)}?vfs=memdb" if self._in_memory else ""
         self._pid = 0  # of the program that opened it; 0: not open
         self._changed = asyncio.Event()
         self._renewing = threading.Lock()
@@ -52,12 +49,12 @@ class SqliteStore:
     # -- opening and closing ----------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Opens the file; makes it (mode 0600) or upgrades its schema where needed. Raises StoreError."""
+        """Opens the file; makes it and its tables where there are none. Raises StoreError, also for an older schema."""
         if self._pid == os.getpid():
             raise StoreError(f"{self.path} is open already", hint="one `async with app:` at a time; share the app inside it")
         self._changed = asyncio.Event()  # of this event loop
         if not self._in_memory:
-            self._make_file()
+            self.path = make_file(self.path)
         self._lock_path = None if self._in_memory else f"{self.path}-lock"
         self._writer = Writer(self.path, self._lock_path, self._connect_and_migrate, self._commit_group)
         await self._writer.open()
@@ -85,68 +82,17 @@ class SqliteStore:
                 self._renewer_lock.close()
                 self._renewer = None
 
-    def _make_file(self) -> None:
-        """Makes the file where there is none. One that is there is not opened: closing it again would drop the locks that
-        SQLite has on it for this whole program, and the next program to leave would take the log with it, and our writes.
-        """
-        self.path = str(Path(self.path).resolve())  # the same file and lock, by whatever name and from whatever folder
-        refuse_network_file_system(self.path)
-        try:
-            if Path(self.path).exists() and not os.access(self.path, os.R_OK | os.W_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            if Path(self.path).is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            with suppress(FileExistsError):
-                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        except OSError as error:
-            missing = isinstance(error, FileNotFoundError)
-            raise StoreError(
-                f"cannot open {self.path}: {error.strerror}",
-                hint=f"make its folder: mkdir -p {Path(self.path).parent}" if missing else "file and folder must be writable",
-            ) from None
-
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=64
-        )
-        connection.text_factory = _LENIENT_TEXT
-        for pragma in (
-            "journal_mode=WAL",
-            "synchronous=FULL",  # what is acknowledged outlives a power cut; in groups that costs next to nothing
-            "wal_autocheckpoint=0",  # the writer does it, see there
-            f"journal_size_limit={WAL_BYTES_MAX}",
-            "mmap_size=0",
-            f"cache_size=-{CACHE_KB}",
-        ):
-            try:
-                connection.execute(f"PRAGMA {pragma}")
-            except sqlite3.Error:
-                connection.close()
-                raise
-        return connection
+        return connect(self._memory or self.path, BUSY_S, uri=self._in_memory)
 
     def _connect_and_migrate(self) -> sqlite3.Connection:
         connection = self._connect()
         try:
-            self._migrate(connection)
+            make_or_refuse(connection, self.path)
         except BaseException:
             connection.close()
             raise
         return connection
-
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        with transaction(connection):
-            connection.execute("CREATE TABLE IF NOT EXISTS onward_schema (version INTEGER NOT NULL) STRICT")
-            found = connection.execute("SELECT ifnull(max(version), 0) FROM onward_schema").fetchone()[0]
-            if found > SCHEMA:
-                raise StoreError(
-                    f"{self.path} has schema {found}, written by a newer Onward; this one knows schema {SCHEMA}",
-                    hint="upgrade this program: pip install --upgrade onward",
-                )
-            for number in range(found + 1, SCHEMA + 1):
-                for statement in statements(SQL[f"schema {number}"]):
-                    connection.execute(statement)
-                connection.execute("INSERT INTO onward_schema (version) VALUES (?)", (number,))
 
     # -- writing, reading, waiting ----------------------------------------------------------------------------
 
@@ -191,11 +137,9 @@ class SqliteStore:
 
     def _news(self, connection: sqlite3.Connection) -> int:
         """A number that is another one after each change."""
-        if self._in_memory:
-            return connection.total_changes
-        # It changes when another connection commits, this store's own writer included.
+        # It changes when another connection commits, this store's own writer included; in memory that is the one that asks.
         number: int = connection.execute("PRAGMA data_version").fetchone()[0]
-        return number
+        return number + connection.total_changes
 
     # -- the verbs of a worker --------------------------------------------------------------------------------
 
@@ -206,16 +150,16 @@ class SqliteStore:
 
         def run(connection: sqlite3.Connection) -> list[Record]:
             now = self._clock.now()
-            when = {"now": _micros(now), "known": code}
+            when = {"now": micros(now), "known": code}
             if ids:
                 due = _list(connection, "due of", ids=asked, limit=limit, **when)
             else:
-                due = _list(connection, "due", limit=1, suspects=True, **when) if suspect else []
-                due += _list(connection, "due", limit=limit - len(due), suspects=False, **when)
+                due = _list(connection, "due suspect", **when) if suspect else []
+                due += _list(connection, "due", limit=limit - len(due), **when)
             if not due:
                 return []
             claimed = json.dumps(due)
-            connection.execute(SQL["claim"], {"ids": claimed, "owner": owner, "lease_until": _micros(now + lease)})
+            connection.execute(SQL["claim"], {"ids": claimed, "owner": owner, "lease_until": micros(now + lease)})
             records = {record.id: record for record in _records(connection, "claimed", now, ids=claimed)}
             return [records[id] for id in due if id in records]  # an id whose bytes are no text names no row
 
@@ -224,6 +168,9 @@ class SqliteStore:
 
     async def commit(self, record: Record, change: Change) -> Record:
         self._check_usable()
+        if change.transaction is not None:
+            written: Record = await change.transaction.commit(record, change)
+            return written
         item = Commit(commit_row(record, change))
         await self._writer.write(item)
         return after(record, change, item.at)
@@ -231,25 +178,43 @@ class SqliteStore:
     def _commit_group(self, connection: sqlite3.Connection, commits: list[Commit]) -> None:
         commits.sort(key=_by_id)  # neighbours in the tree share pages: fewer are written
         now = self._clock.now()
-        values: list[Any] = [_micros(now)]
+        values: list[Any] = [micros(now)]
         for item in commits:
             values += item.row
         rows = 1 << (len(commits) - 1).bit_length()  # few lengths, so that their statements stay prepared
         values += (None,) * ((rows - len(commits)) * _COMMIT_WIDTH)
         written = connection.execute(_commit_statement(rows), values).rowcount
-        done = None
-        if written < len(commits):
-            done = set(_list(connection, "committed", items=json.dumps([item.row for item in commits])))
+        done = None if written == len(commits) else _committed(connection, commits)
         for place, item in enumerate(commits):
             item.at = now
             item.error = None if done is None or place in done else fenced(item)
+
+    async def begin(self, record: Record) -> Turn:
+        self._check_usable()
+        turn = Turn(record, self._connect_for, self._commit_group, _committed)
+        await self._writer.lend(turn)
+        return turn
+
+    def _connect_for(self, record: Record) -> sqlite3.Connection:
+        """A connection for the handler that has this record, in a transaction: nobody can take it away until that ends."""
+        connection = self._connect()
+        try:
+            connection.text_factory = str
+            connection.execute("PRAGMA foreign_keys=ON")  # cannot be asked for inside of a transaction
+            connection.execute("BEGIN IMMEDIATE")
+            if _list(connection, "taken away", held=json.dumps([[record.id, record.epoch]])):
+                raise Fenced(f"{record.id} is past epoch {record.epoch}: another worker or a person has it now")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def renew(self, owner: str, held: Mapping[str, int], lease: timedelta) -> set[str]:
         self._check_usable()
         ours = json.dumps(list(held.items()))
 
         def run(connection: sqlite3.Connection) -> set[str]:
-            until = _micros(self._clock.now() + lease)
+            until = micros(self._clock.now() + lease)
             connection.execute(SQL["renew"], {"owner": owner, "held": ours, "lease_until": until})
             return set(_list(connection, "taken away", held=ours))
 
@@ -273,7 +238,14 @@ class SqliteStore:
         held = json.dumps([(record.id, record.epoch) for record in records])
 
         def run(connection: sqlite3.Connection) -> None:
-            connection.execute(SQL["release"], {"held": held, "begun": begun, "now": _micros(self._clock.now())})
+            connection.execute(SQL["release"], {"held": held, "begun": begun, "now": micros(self._clock.now())})
+
+        await self._write(run)
+        self._changed.set()
+
+    async def release_all_but(self, owner: str, ids: Collection[str], lease: timedelta) -> None:
+        def run(connection: sqlite3.Connection) -> None:
+            connection.execute(SQL["release all but"], {"owner": owner, "ids": json.dumps(list(ids))})
 
         await self._write(run)
         self._changed.set()
@@ -281,7 +253,7 @@ class SqliteStore:
     async def record_step(self, record: Record, name: str, result: str) -> None:
         def run(connection: sqlite3.Connection) -> None:
             values = {"id": record.id, "epoch": record.epoch, "transition": record.transition, "name": name, "result": result}
-            if connection.execute(SQL["step"], {**values, "now": _micros(self._clock.now())}).rowcount:
+            if connection.execute(SQL["step"], {**values, "now": micros(self._clock.now())}).rowcount:
                 return
             # No row: fenced, or recorded before by a write whose answer was lost.
             found = _records(connection, "get", self._clock.now(), id=record.id)
@@ -297,34 +269,47 @@ class SqliteStore:
     async def next_due(self, known: Known) -> timedelta | None:
         code = {"known": json.dumps(list(known))}
         row = await self._read(lambda c: c.execute(SQL["next due"], code).fetchone())
-        return None if row is None else _instant(row[0]) - self._clock.now()
+        return None if row is None else instant(row[0]) - self._clock.now()
 
     async def taken_away(self, held: Mapping[str, int]) -> set[str]:
         return set(await self._read(lambda c: _list(c, "taken away", held=json.dumps(list(held.items())))))
 
     # -- the verbs of a person --------------------------------------------------------------------------------
 
-    async def insert(self, processes: Sequence[NewProcess], actor: str) -> list[bool]:
+    async def insert(self, processes: Sequence[NewProcess], actor: str, connection: Any = None) -> list[bool]:
         rows = json.dumps([(p.id, p.flow, p.status, p.data) for p in processes])
         ids = json.dumps([p.id for p in processes])
 
-        def run(connection: sqlite3.Connection) -> list[bool]:
+        def run(connection: Sql) -> list[bool]:
             seen = set(_list(connection, "existing", ids=ids))
-            connection.execute(SQL["insert"], {"processes": rows, "actor": actor, "now": _micros(self._clock.now())})
+            connection.execute(SQL["insert"], {"processes": rows, "actor": actor, "now": micros(self._clock.now())})
             verdicts = []
             for process in processes:
                 verdicts.append(process.id not in seen)
                 seen.add(process.id)
             return verdicts
 
-        answer: list[bool] = await self._write(run)
+        answer: list[bool] = await self._write(run) if connection is None else self._through(connection, run)
         self._changed.set()
         return answer
+
+    def _through(self, connection: Any, run: Callable[[sqlite3.Cursor], Any]) -> Any:
+        """Runs it on a connection of the caller's, in his transaction. It has to be one to this very database."""
+        try:
+            cursor = guest.sqlite(connection)
+            here = self._memory[5:].partition("?")[0] or str(Path(self.path).resolve())
+            there = os.fsdecode(next(row[2] for row in cursor.execute("PRAGMA database_list") if row[1] in ("main", b"main")))
+            if here != there and not (Path(here).exists() and Path(there).exists() and Path(here).samefile(there)):
+                raise OnwardError(f"the connection is to {there or 'a database in memory'}, and the store of this app is {here}")
+            refuse_other_schema(f"sqlite:///{self.path}", schema_of(cursor), SCHEMA)
+            return run(cursor)
+        except sqlite3.Error as error:
+            raise store_error(self.path, error) from error
 
     async def act(self, record: Record, change: Change, actor: str, reason: str | None) -> Record:
         def run(connection: sqlite3.Connection) -> Record:
             now = self._clock.now()
-            written = connection.execute(SQL["act"], _act_values(record, change, _micros(now), actor, reason)).rowcount
+            written = connection.execute(SQL["act"], _act_values(record, change, micros(now), actor, reason)).rowcount
             found = _records(connection, "get", now, id=record.id)
             if not found:
                 raise NotFound(f"there is no process {record.id}")
@@ -340,8 +325,11 @@ class SqliteStore:
         self._changed.set()
         return answer
 
-    async def get(self, id: str) -> Record | None:
-        found: list[Record] = await self._read(lambda c: _records(c, "get", self._clock.now(), id=id))
+    async def get(self, id: str, connection: Any = None) -> Record | None:
+        def run(connection: Sql) -> list[Record]:
+            return _records(connection, "get", self._clock.now(), id=id)
+
+        found: list[Record] = await self._read(run) if connection is None else self._through(connection, run)
         return found[0] if found else None
 
     async def find(self, search: Search) -> list[Record]:
@@ -357,11 +345,15 @@ class SqliteStore:
         return answer
 
     async def counts(self) -> list[Count]:
-        rows = await self._read(lambda c: _list(c, "counts", now=_micros(self._clock.now())))
-        return [Count(flow, status, Condition(seen), number, _instant(oldest)) for flow, status, seen, number, oldest in rows]
+        rows = await self._read(lambda c: _list(c, "counts", now=micros(self._clock.now())))
+        return [Count(flow, status, Condition(seen), number, instant(oldest)) for flow, status, seen, number, oldest in rows]
 
-    async def history(self, id: str, after: int = -1, limit: int = 1_000) -> list[Entry]:
-        return [_entry(row) for row in await self._read(lambda c: _list(c, "history", id=id, after=after, limit=limit))]
+    async def history(self, id: str, after: int = -1, limit: int = 1_000, connection: Any = None) -> list[Entry]:
+        def run(connection: Sql) -> list[Any]:
+            return _list(connection, "history", id=id, after=after, limit=limit)
+
+        rows = await self._read(run) if connection is None else self._through(connection, run)
+        return [_entry(row) for row in rows]
 
     async def data_at(self, id: str, version: int) -> str | None:
         row = await self._read(lambda c: c.execute(SQL["data at"], {"id": id, "version": version}).fetchone())
@@ -371,22 +363,18 @@ class SqliteStore:
 # -- rows <-> words -----------------------------------------------------------------------------------------------
 
 
-def _micros(instant: datetime) -> int:
-    return (instant - _EPOCH) // MICROSECOND
-
-
-def _instant(micros: int) -> datetime:
-    # Within what a datetime can say: a row that somebody spoiled must not hold up the ones that are read with it.
-    return _EPOCH + timedelta(microseconds=min(max(micros, _EARLIEST), _LATEST))
-
-
-def _list(connection: sqlite3.Connection, block: str, **parameters: Any) -> list[Any]:
+def _list(connection: Sql, block: str, **parameters: Any) -> list[Any]:
     answer: list[Any] = json.loads(connection.execute(SQL[block], parameters).fetchone()[0])
     return answer
 
 
-def _records(connection: sqlite3.Connection, block: str, now: datetime, **parameters: Any) -> list[Record]:
-    return [_record(row, now) for row in _list(connection, block, now=_micros(now), **parameters)]
+def _committed(connection: Sql, commits: Sequence[Commit]) -> set[int]:
+    """The places of those that stand in the history."""
+    return set(_list(connection, "committed", items=json.dumps([item.row for item in commits])))
+
+
+def _records(connection: Sql, block: str, now: datetime, **parameters: Any) -> list[Record]:
+    return [_record(row, now) for row in _list(connection, block, now=micros(now), **parameters)]
 
 
 def _record(row: Sequence[Any], now: datetime) -> Record:
@@ -394,15 +382,15 @@ def _record(row: Sequence[Any], now: datetime) -> Record:
      entered_at, created_at, updated_at, due_at, owner, lease_until, error, excused, losses) = row  # fmt: skip
     return Record(
         id, flow, status, Condition(condition), data, version, epoch, attempt, polls, transition, moves, bool(cancelling),
-        _instant(entered_at), _instant(created_at), _instant(updated_at), None if due_at is None else _instant(due_at),
-        owner, None if lease_until is None else _instant(lease_until), error, now, excused, losses,
+        instant(entered_at), instant(created_at), instant(updated_at), None if due_at is None else instant(due_at),
+        owner, None if lease_until is None else instant(lease_until), error, now, excused, losses,
     )  # fmt: skip
 
 
 def _entry(row: Sequence[Any]) -> Entry:
     id, version, at, kind, source, target, transition, attempt, epoch, actor, took, reason, data = row
     seconds = None if took is None else took / 1e6
-    return Entry(id, version, _instant(at), kind, source, target, transition, attempt, epoch, actor, seconds, reason, data)
+    return Entry(id, version, instant(at), kind, source, target, transition, attempt, epoch, actor, seconds, reason, data)
 
 
 _COMMIT_WIDTH = 19

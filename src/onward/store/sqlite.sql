@@ -4,6 +4,19 @@
 -- Statements work on many rows at once and answer with one row of JSON. Each row that Python steps through gives up the
 -- interpreter's lock and, beside a busy event loop, waits up to 5 ms to have it back: row by row, 500 commits took 4 s.
 
+-- name: schema table
+-- Numbered migrations: each block `schema N` runs once, in one transaction with the row that says so.
+CREATE TABLE IF NOT EXISTS onward_schema (version INTEGER NOT NULL) STRICT
+
+-- name: schema there
+SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'onward_schema'
+
+-- name: schema found
+SELECT ifnull(max(version), 0) FROM onward_schema
+
+-- name: schema add
+INSERT INTO onward_schema (version) VALUES (?)
+
 -- name: schema 1
 -- `seq` is there for locality only: a process is known by its id.
 CREATE TABLE onward_process (
@@ -81,6 +94,11 @@ CREATE TRIGGER onward_process_committed AFTER UPDATE OF version ON onward_proces
             new.took, new.reason, CASE WHEN new.data IS old.data THEN NULL ELSE new.data END);
 END;
 
+-- name: schema 2
+-- Suspects are next to none, and every claim asks for them first: without this it looked at all that is due to find none.
+CREATE INDEX onward_process_suspect ON onward_process (max(due_at, ifnull(lease_until, due_at)))
+ WHERE lease_until IS NOT NULL AND losses >= 1;
+
 -- name: columns
 id, flow, status, {condition}, data, version, epoch, attempt, polls, transition, moves, cancelling,
 entered_at, created_at, updated_at, due_at, owner, lease_until, error, excused, losses
@@ -115,9 +133,20 @@ SELECT json_group_array(id) FROM (
      WHERE due_at IS NOT NULL
        AND max(due_at, ifnull(lease_until, due_at)) <= :now
        AND (flow, status) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:known))
-       AND {suspect} = :suspects
+       AND NOT {suspect}
      ORDER BY max(due_at, ifnull(lease_until, due_at)), seq
      LIMIT :limit)
+
+-- name: due suspect
+-- By name: a plan that goes through all that is due is a matter of seconds, and nobody would see why.
+SELECT json_group_array(id) FROM (
+    SELECT id FROM onward_process INDEXED BY onward_process_suspect
+     WHERE due_at IS NOT NULL
+       AND max(due_at, ifnull(lease_until, due_at)) <= :now
+       AND (flow, status) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:known))
+       AND {suspect}
+     ORDER BY max(due_at, ifnull(lease_until, due_at)), seq
+     LIMIT 1)
 
 -- name: due of
 SELECT json_group_array(id) FROM (SELECT id FROM onward_process
@@ -194,6 +223,10 @@ UPDATE onward_process
    SET owner = NULL, lease_until = NULL, due_at = :now, attempt = CASE WHEN :begun THEN attempt ELSE max(attempt - 1, 0) END
  WHERE (id, epoch) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:held)) AND owner IS NOT NULL
 
+-- name: release all but
+UPDATE onward_process SET owner = NULL, lease_until = NULL, attempt = max(attempt - 1, 0)
+ WHERE owner = :owner AND id NOT IN (SELECT value FROM json_each(:ids))
+
 -- name: step
 -- Fenced by epoch and visit, not by version: many are recorded at once, and a save between them moves the version on.
 INSERT INTO onward_step (process_id, transition, name, result, at)
@@ -238,3 +271,31 @@ SELECT data FROM onward_history
 SELECT max(due_at, ifnull(lease_until, due_at)) FROM onward_process
  WHERE due_at IS NOT NULL AND (flow, status) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:known))
  ORDER BY max(due_at, ifnull(lease_until, due_at)) LIMIT 1
+
+-- name: conditions
+SELECT {condition}, count(*) FROM onward_process GROUP BY 1
+
+-- name: history size
+-- Written in the order of time, so the first one is the oldest.
+SELECT count(*), (SELECT at FROM onward_history ORDER BY seq LIMIT 1) FROM onward_history
+
+-- name: prune page
+-- The rows after :after, a page of them, and which have been over since before :until.
+SELECT seq, condition IN ('finished', 'cancelled') AND updated_at < :until FROM onward_process
+ WHERE seq > :after ORDER BY seq LIMIT :limit
+
+-- name: prune count
+WITH old (id) AS (SELECT id FROM onward_process WHERE seq IN (SELECT value FROM json_each(:old)))
+SELECT (SELECT count(*) FROM old), (SELECT count(*) FROM onward_history WHERE process_id IN (SELECT id FROM old)),
+       (SELECT count(*) FROM onward_step WHERE process_id IN (SELECT id FROM old))
+
+-- name: prune steps
+DELETE FROM onward_step
+ WHERE process_id IN (SELECT id FROM onward_process WHERE seq IN (SELECT value FROM json_each(:old)))
+
+-- name: prune history
+DELETE FROM onward_history
+ WHERE process_id IN (SELECT id FROM onward_process WHERE seq IN (SELECT value FROM json_each(:old)))
+
+-- name: prune processes
+DELETE FROM onward_process WHERE seq IN (SELECT value FROM json_each(:old))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
+IN_MEMORY = "sqlite:///:memory:"
 SCHEMES = "sqlite:///relative/path.db, sqlite:////absolute/path.db, sqlite:///:memory: or postgresql://user@host/database"
 _PASSWORD = re.compile(r"^([a-z][a-z0-9+.-]*://[^:@/]*):.*@", re.IGNORECASE)  # greedy: also one that should have been quoted
 _NAMED_PASSWORD = re.compile(r"([?&](?:ssl)?password=)[^&#]*", re.IGNORECASE)
