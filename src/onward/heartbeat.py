@@ -41,6 +41,7 @@ class Heartbeat:
         self._held, self._lost, self._monotonic, self._seldom = held, lost, monotonic, seldom
         self._over = threading.Event()
         self._answered = True
+        self.trusted_for = lease.total_seconds() * TRUST  # seconds for which a lease renewed now may be believed in
         self.renewed_at = monotonic()  # when the last renewal that succeeded was sent
 
     def __enter__(self) -> Heartbeat:
@@ -52,11 +53,6 @@ class Heartbeat:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-
-    @property
-    def trusted_for(self) -> float:
-        """Seconds for which a lease renewed now may be believed in."""
-        return self._lease.total_seconds() * TRUST
 
     def _beat(self) -> None:
         beat = self._lease.total_seconds() / BEATS_PER_LEASE

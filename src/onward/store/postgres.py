@@ -19,12 +19,12 @@ from onward.errors import Conflict, Fenced, NotFound, StoreError
 from onward.ports import Clock, Count, Known, NewProcess, Search
 from onward.process import Condition, Entry, Record
 from onward.store import guest
-from onward.store.batches import Batches
+from onward.store.batches import IN_THE_AIR_MAX, Batches
 from onward.store.news import News
 from onward.store.pool import Pool
 from onward.store.postgres_transaction import PostgresTransaction
 from onward.store.renewer import Renewer
-from onward.store.rows import Commit, after, commit_row, fenced, oldest_first
+from onward.store.rows import Commit, after, fenced, oldest_first
 from onward.store.schema import migrations, refuse_other_schema
 from onward.store.session import ANSWER_S, SEARCH_S, TROUBLE, Address, is_about_values, state_of, store_error
 from onward.store.sql import load
@@ -70,7 +70,7 @@ class PostgresStore:
         self._batches = Batches(self._send)
         self._tasks: set[asyncio.Task[Any]] = set()
         try:
-            self._pool = Pool(self._dsn, CONNECTIONS_MAX, reset=_as_it_is, **self._session)
+            self._pool = Pool(self._dsn, CONNECTIONS_MAX, at_hand=IN_THE_AIR_MAX, reset=_as_it_is, **self._session)
             self._transactions = Pool(self._dsn, TRANSACTIONS_MAX, **self._session)
             await self._pool.open()
             await self._transactions.open()
@@ -213,8 +213,8 @@ class PostgresStore:
             written: Record = await change.transaction.commit(record, change)
             self._news.tell()
             return written
-        item = Commit((*commit_row(record, change), record.status, record.attempt, record.owner))
-        await self._batches.write(item)
+        item = Commit(record, change, record.status, record.attempt, record.owner)
+        await self._batches.add(item)
         return after(record, change, item.at)
 
     async def _send(self, batch: list[Commit]) -> None:
@@ -240,9 +240,9 @@ class PostgresStore:
 
     async def _ask_of(self, block: str, batch: list[Commit]) -> set[str]:
         if len(batch) == 1:
-            sql, values = _COMMIT_ONE if block == "commit" else _COMMITTED_ONE, batch[0].row
+            sql, values = _COMMIT_ONE if block == "commit" else _COMMITTED_ONE, (*batch[0].own, *batch[0].shape)
         else:
-            sql, values = SQL[block], tuple(map(_column, zip(*(item.row for item in batch), strict=True)))
+            sql, values = SQL[block], _arrays(batch)
         async with self._connection(block) as connection:
             # Not `fetchrow`: it stops at the first row, and is not told that the statement was done.
             [[now, ids]] = await connection.fetch(sql, self._now(), *values)
@@ -399,9 +399,11 @@ def _in_utc(value: Any) -> Any:
     return value.astimezone(UTC) if isinstance(value, datetime) else value
 
 
-def _column(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """An array for a group commit; one of nothing but None, as of errors, is left to the server to fill up."""
-    return () if values[0] is None and values.count(None) == len(values) else values
+def _arrays(batch: list[Commit]) -> tuple[Any, ...]:
+    """A group's parameters. Most of what a transition writes, many of them share; each of its shapes is sent once."""
+    shapes: dict[tuple[Any, ...], int] = {}
+    own = [(*item.own, shapes.setdefault(item.shape, len(shapes) + 1)) for item in batch]
+    return *zip(*own, strict=True), *zip(*shapes, strict=True)
 
 
 def _bucket(id: str) -> int:

@@ -164,26 +164,29 @@ RETURNING {columns}
 
 -- name: given
 -- The rows of a group commit, in the order of their ids: whoever locks many rows does it in that order, so that no two wait
--- for each other. A column in which every row has nothing may come as an empty array: short ones are filled up with NULL.
-SELECT *, text::jsonb AS data
-  FROM unnest($2::text[], $3::integer[], $4::integer[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::integer[],
-              $10::integer[], $11::integer[], $12::boolean[], $13::bigint[], $14::boolean[], $15::boolean[], $16::text[],
-              $17::text[], $18::bigint[], $19::text[], $20::integer[], $21::text[], $22::integer[], $23::text[])
-    AS item (id, version, epoch, status, condition, text, attempt, polls, transition, moves, cancelling,
-             due_after, enters, goes_on, error, kind, took, reason, excused, from_status, attempted, owner)
+-- for each other. $2 to $8 are each row's own, $9 says which of the shapes in the other arrays it has: processes that take
+-- the same step share one, and to send and to read fifteen arrays of them all cost as much again as the commit.
+SELECT id, version, epoch, text::jsonb AS data, took, transition, moves,
+       ($10::text[])[shape] AS status, ($11::text[])[shape] AS condition, ($12::integer[])[shape] AS attempt,
+       ($13::integer[])[shape] AS polls, ($14::boolean[])[shape] AS cancelling, ($15::bigint[])[shape] AS due_after,
+       ($16::boolean[])[shape] AS enters, ($17::boolean[])[shape] AS goes_on, ($18::text[])[shape] AS error,
+       ($19::text[])[shape] AS kind, ($20::text[])[shape] AS reason, ($21::integer[])[shape] AS excused,
+       ($22::text[])[shape] AS from_status, ($23::integer[])[shape] AS attempted, ($24::text[])[shape] AS owner
+  FROM unnest($2::text[], $3::integer[], $4::integer[], $5::text[], $6::bigint[], $7::integer[], $8::integer[], $9::smallint[])
+    AS item (id, version, epoch, text, took, transition, moves, shape)
 
 -- name: given one
--- The same for a row alone, which is the case that people wait for: 23 arrays of one cost four times the commit itself.
-SELECT $2::text AS id, $3::integer AS version, $4::integer AS epoch, $5::text AS status, $6::text AS condition,
-       $7::text::jsonb AS data, $8::integer AS attempt, $9::integer AS polls, $10::integer AS transition, $11::integer AS moves,
-       $12::boolean AS cancelling, $13::bigint AS due_after, $14::boolean AS enters, $15::boolean AS goes_on, $16::text AS error, $17::text AS kind,
-       $18::bigint AS took, $19::text AS reason, $20::integer AS excused, $21::text AS from_status, $22::integer AS attempted,
-       $23::text AS owner
+-- The same for a row alone, which is the case that people wait for: arrays of one cost four times the commit itself.
+SELECT $2::text AS id, $3::integer AS version, $4::integer AS epoch, $5::text::jsonb AS data, $6::bigint AS took,
+       $7::integer AS transition, $8::integer AS moves, $9::text AS status, $10::text AS condition, $11::integer AS attempt,
+       $12::integer AS polls, $13::boolean AS cancelling, $14::bigint AS due_after, $15::boolean AS enters,
+       $16::boolean AS goes_on, $17::text AS error, $18::text AS kind, $19::text AS reason, $20::integer AS excused,
+       $21::text AS from_status, $22::integer AS attempted, $23::text AS owner
 
 -- name: commit
 -- The fence: a worker whose lease was taken over finds another epoch, one that a person overtook another version, and
 -- neither writes anything. Row and history cannot be parted: what the update did feeds the insert. Answers the ids written.
-WITH item AS ({given}),
+WITH item AS MATERIALIZED ({given}),
 moved AS (
     UPDATE onward_process AS p
        SET status = item.status, condition = item.condition, data = coalesce(item.data, p.data),

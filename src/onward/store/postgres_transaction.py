@@ -14,7 +14,7 @@ from onward.decide import Change
 from onward.errors import Misuse, RolledBack
 from onward.process import Record
 from onward.store.pool import Pool
-from onward.store.rows import Commit, after, commit_row, fenced
+from onward.store.rows import Commit, after, fenced
 from onward.store.session import ANSWER_S, TROUBLE, cut, is_gone, is_trouble, message, state_of
 
 logger = logging.getLogger("onward")
@@ -67,7 +67,7 @@ class PostgresTransaction:
 
     async def commit(self, record: Record, change: Change) -> Record:
         """Cannot be cancelled: who is learns so after the verdict."""
-        item = Commit((*commit_row(record, change), record.status, record.attempt, record.owner))
+        item = Commit(record, change, record.status, record.attempt, record.owner)
         task = asyncio.ensure_future(self._commit(item))
         try:
             await asyncio.shield(task)
@@ -88,7 +88,7 @@ class PostgresTransaction:
         asked = False
         try:
             async with asyncio.timeout(ANSWER_S):
-                [[item.at, written]] = await self.connection.fetch(self._commit_sql, self._now(), *item.row)
+                [[item.at, written]] = await self.connection.fetch(self._commit_sql, self._now(), *item.own, *item.shape)
                 if not written:
                     raise fenced(item)
                 asked = True

@@ -22,7 +22,7 @@ from onward.ports import Clock, Count, Known, NewProcess, Search
 from onward.process import Condition, Entry, Record
 from onward.store import guest
 from onward.store.files import FileLock
-from onward.store.rows import MICROSECOND, Commit, after, commit_row, fenced
+from onward.store.rows import MICROSECOND, Commit, after, fenced, oldest_first
 from onward.store.schema import refuse_other_schema
 from onward.store.sqlite_file import SCHEMA, SQL, connect, instant, make_file, make_or_refuse, micros, schema_of
 from onward.store.turn import Turn
@@ -109,8 +109,8 @@ class SqliteStore:
     async def _write(self, run: Callable[[sqlite3.Connection], Any]) -> Any:
         self._check_usable()
         job = Job(run)
-        await self._writer.write(job)
-        return job.result
+        await self._writer.add(job)
+        return job.answer
 
     async def _read(self, run: Callable[[sqlite3.Connection], Any]) -> Any:
         if self._in_memory:  # nobody else can see it: the writer reads as well
@@ -171,8 +171,8 @@ class SqliteStore:
         if change.transaction is not None:
             written: Record = await change.transaction.commit(record, change)
             return written
-        item = Commit(commit_row(record, change))
-        await self._writer.write(item)
+        item = Commit(record, change)
+        await self._writer.add(item)
         return after(record, change, item.at)
 
     def _commit_group(self, connection: sqlite3.Connection, commits: list[Commit]) -> None:
@@ -180,7 +180,8 @@ class SqliteStore:
         now = self._clock.now()
         values: list[Any] = [micros(now)]
         for item in commits:
-            values += item.row
+            values += item.own
+            values += item.shape
         rows = 1 << (len(commits) - 1).bit_length()  # few lengths, so that their statements stay prepared
         values += (None,) * ((rows - len(commits)) * _COMMIT_WIDTH)
         written = connection.execute(_commit_statement(rows), values).rowcount
@@ -370,7 +371,7 @@ def _list(connection: Sql, block: str, **parameters: Any) -> list[Any]:
 
 def _committed(connection: Sql, commits: Sequence[Commit]) -> set[int]:
     """The places of those that stand in the history."""
-    return set(_list(connection, "committed", items=json.dumps([item.row for item in commits])))
+    return set(_list(connection, "committed", items=json.dumps([(*item.own, *item.shape) for item in commits])))
 
 
 def _records(connection: Sql, block: str, now: datetime, **parameters: Any) -> list[Record]:

@@ -180,8 +180,8 @@ UPDATE onward_process AS p
        owner = CASE item.goes_on WHEN 1 THEN p.owner END,
        lease_until = CASE item.goes_on WHEN 1 THEN p.lease_until END,
        error = item.error, kind = item.kind, actor = p.owner, took = item.took, reason = item.reason
-  FROM (WITH given (id, version, epoch, status, condition, data, attempt, polls, transition, moves, cancelling,
-                    due_after, enters, goes_on, error, kind, took, reason, excused) AS (
+  FROM (WITH given (id, version, epoch, data, took, transition, moves, status, condition, attempt, polls, cancelling,
+                    due_after, enters, goes_on, error, kind, reason, excused) AS (
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
         SELECT * FROM given) AS item
  WHERE p.id = item.id AND p.version = item.version AND p.epoch = item.epoch AND p.owner IS NOT NULL
@@ -192,10 +192,10 @@ UPDATE onward_process AS p
 SELECT json_group_array(item.key) FROM json_each(:items) AS item
   JOIN onward_history AS h
     ON h.process_id = item.value ->> 0 AND h.version = (item.value ->> 1) + 1 AND h.epoch = item.value ->> 2
-   AND h.to_status = item.value ->> 3 AND h.transition = item.value ->> 8 AND h.kind = item.value ->> 15
-   AND h.took IS item.value ->> 16 AND h.reason IS item.value ->> 17
-   AND CASE WHEN item.value ->> 5 IS NULL THEN h.data IS NULL
-            ELSE item.value ->> 5 = (SELECT d.data FROM onward_history AS d
+   AND h.to_status = item.value ->> 7 AND h.transition = item.value ->> 5 AND h.kind = item.value ->> 16
+   AND h.took IS item.value ->> 4 AND h.reason IS item.value ->> 17
+   AND CASE WHEN item.value ->> 3 IS NULL THEN h.data IS NULL
+            ELSE item.value ->> 3 = (SELECT d.data FROM onward_history AS d
                                       WHERE d.process_id = h.process_id AND d.version <= h.version AND d.data IS NOT NULL
                                       ORDER BY d.version DESC LIMIT 1) END
 

@@ -13,7 +13,7 @@ from typing import Any
 from onward.decide import Change
 from onward.errors import Misuse, RolledBack, StoreError
 from onward.process import Record
-from onward.store.rows import Commit, after, commit_row, land
+from onward.store.rows import Commit, after, land
 
 logger = logging.getLogger("onward")
 
@@ -71,11 +71,10 @@ class Turn:
             raise RolledBack(f"the database rolled the handler's transaction back{why}")
 
     async def commit(self, record: Record, change: Change) -> Record:
-        item = Commit(commit_row(record, change))
-        item.future = self._loop.create_future()
+        item = Commit(record, change)
         if not self._order(item):
             raise self._gone()
-        await item.land(self._loop)
+        await item
         return after(record, change, item.at)
 
     async def rollback(self) -> None:

@@ -15,13 +15,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future as ThreadFuture
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from onward.errors import Conflict, Fenced, NotFound, StoreError
 from onward.store.files import FileLock, LockHeld
 from onward.store.rows import Commit, Write, land
 from onward.store.turn import Turn
 
+W = TypeVar("W", bound=Write)
 logger = logging.getLogger("onward")
 
 BATCH_MAX = 1_024  # writes in one transaction: about 12 ms; 1,024 * 19 parameters are below SQLite's limit of 32,766
@@ -35,12 +36,12 @@ class Job(Write):
     It may raise Conflict, NotFound or Fenced as its verdict, if it has written nothing then.
     """
 
-    __slots__ = ("result", "run")
+    __slots__ = ("answer", "run")
 
     def __init__(self, run: Callable[[sqlite3.Connection], Any]) -> None:
         super().__init__()
         self.run = run
-        self.result: Any = None
+        self.answer: Any = None
 
 
 class Writer:
@@ -81,14 +82,13 @@ class Writer:
 
     # -- in the event loop ------------------------------------------------------------------------------------
 
-    async def write(self, item: Write) -> None:
-        """Returns when `item` is in the database; raises its error. A caller that is cancelled learns so after the verdict."""
-        item.future = self.loop.create_future()
+    def add(self, item: W) -> W:
+        """On its way now: `await` it."""
         self._waiting.append(item)
         if self._asleep:  # what else becomes ready before it is awake comes along; nobody waits longer than that for company
             self._asleep = False
             self._bell.put(None)
-        await item.land(self.loop)
+        return item
 
     async def lend(self, turn: Turn) -> None:
         """Returns when it is the turn of this handler; nothing else is written until it has ended."""
@@ -178,7 +178,7 @@ class Writer:
     def _run(self, connection: sqlite3.Connection, job: Job) -> None:
         job.error = None
         try:
-            job.result = job.run(connection)
+            job.answer = job.run(connection)
         except (Conflict, NotFound, Fenced) as verdict:
             job.error = verdict
 
