@@ -349,7 +349,7 @@ class PostgresStore:
             raise
 
     async def act(self, record: Record, change: Change, actor: str, reason: str | None) -> Record:
-        rows = await self._write("act", record.id, record.version, actor, reason, *_act_values(record, change))
+        rows = await self._write("act", record.id, record.version, actor, reason, *_act_values(change))
         if rows:
             self._news.tell(at_once=True)
             return _record(rows[0])
@@ -421,10 +421,10 @@ def _entry(row: Any) -> Entry:
     return Entry(id, version, at, kind, source, target, transition, attempt, epoch, actor, seconds, reason, data)
 
 
-def _act_values(record: Record, change: Change) -> tuple[Any, ...]:
+def _act_values(change: Change) -> tuple[Any, ...]:
     return (
         change.status, change.condition.value, change.attempt, change.excused, change.polls, change.transition, change.moves,
-        change.cancelling, change.due_after, change.enters, change.error, change.kind, record.status, record.attempt,
+        change.cancelling, change.due_after, change.enters, change.error, change.kind,
     )  # fmt: skip
 
 

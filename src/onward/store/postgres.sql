@@ -225,19 +225,22 @@ SELECT {now}, array_agg(item.id) FROM item
 
 -- name: act
 -- A person's commit: no epoch is asked for, and a new one fences whoever is running it.
--- $2: id, $3: version, $4: who, $5: why, then what changes.
-WITH moved AS (
+-- Within a visit the number of the attempt stays: a claim may have counted one more since the person looked.
+-- $2: id, $3: version, $4: who, $5: why, then what changes. `was` is the row that it found, with the attempt that it ended.
+WITH was AS MATERIALIZED (
+    SELECT p.id, p.status, p.attempt FROM onward_process AS p WHERE p.id = $2 AND p.version = $3 FOR NO KEY UPDATE),
+moved AS (
     UPDATE onward_process AS p
-       SET status = $6, condition = $7, changed = false, version = p.version + 1, epoch = p.epoch + 1, attempt = $8, excused = $9,
-           losses = 0, polls = $10, transition = $11, moves = $12, cancelling = $13, due_at = {now} + $14::interval,
+       SET status = $6, condition = $7, changed = false, version = p.version + 1, epoch = p.epoch + 1, excused = $9,
+           attempt = CASE p.transition WHEN $11 THEN p.attempt ELSE $8 END, losses = 0, polls = $10, transition = $11, moves = $12, cancelling = $13, due_at = {now} + $14::interval,
            entered_at = CASE WHEN $15::boolean THEN {now} ELSE p.entered_at END, updated_at = greatest(p.updated_at, {now}),
            owner = NULL, lease_until = NULL, error = $16
-     WHERE p.id = $2 AND p.version = $3
+     WHERE p.id = (SELECT id FROM was)
  RETURNING {columns}),
 written AS (
     INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, reason)
-    SELECT moved.id, moved.version, moved.updated_at, $17::text, $18::text, moved.status, moved.transition, $19::integer, moved.epoch,
-           $4::text, $5::text FROM moved)
+    SELECT moved.id, moved.version, moved.updated_at, $17::text, was.status, moved.status, moved.transition, was.attempt, moved.epoch,
+           $4::text, $5::text FROM moved, was)
 SELECT * FROM moved
 
 -- name: renew

@@ -160,8 +160,7 @@ class SqliteStore:
                 return []
             claimed = json.dumps(due)
             connection.execute(SQL["claim"], {"ids": claimed, "owner": owner, "lease_until": micros(now + lease)})
-            records = {record.id: record for record in _records(connection, "claimed", now, ids=claimed)}
-            return [records[id] for id in due if id in records]  # an id whose bytes are no text names no row
+            return sorted(_records(connection, "claimed", now, ids=claimed), key=oldest_first)
 
         answer: list[Record] = await self._write(run)
         return answer

@@ -200,10 +200,11 @@ SELECT json_group_array(item.key) FROM json_each(:items) AS item
                                       ORDER BY d.version DESC LIMIT 1) END
 
 -- name: act
--- A person's commit: no epoch is asked for, and a new one fences whoever is running it.
+-- A person's commit: no epoch is asked for, and a new one fences whoever is running it. Within a visit the number of the
+-- attempt stays: a claim may have counted one more since the person looked.
 UPDATE onward_process
-   SET status = :status, condition = :condition, version = version + 1, epoch = epoch + 1, attempt = :attempt, excused = :excused, losses = 0,
-       polls = :polls, transition = :transition, moves = :moves, cancelling = :cancelling, due_at = :due_at,
+   SET status = :status, condition = :condition, version = version + 1, epoch = epoch + 1, excused = :excused, losses = 0,
+       attempt = CASE transition WHEN :transition THEN attempt ELSE :attempt END, polls = :polls, transition = :transition, moves = :moves, cancelling = :cancelling, due_at = :due_at,
        entered_at = CASE :enters WHEN 1 THEN :now ELSE entered_at END, updated_at = max(updated_at, :now),
        owner = NULL, lease_until = NULL, error = :error, kind = :kind, actor = :actor, took = NULL, reason = :reason
  WHERE id = :id AND version = :version

@@ -212,6 +212,16 @@ class StoreContract:
         assert [r.id for r in await store.claim(KNOWN, "worker-a", 3, LEASE)] == ["b"]
         assert await store.claim(KNOWN, "worker-a", 3, LEASE) == []
 
+    async def test_a_claim_answers_in_the_order_in_which_they_were_due_and_those_of_one_instant_by_their_ids(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await store.insert([new("d"), new("b")], "ann")
+        clock.advance(1)
+        await store.insert([new("c"), new("a")], "ann")
+        assert [r.id for r in await store.claim(KNOWN, "worker-a", 9, LEASE, ["d"])] == ["d"]
+        clock.advance(LEASE)  # due since the first second, though to be claimed only since its lease is over
+        assert [r.id for r in await store.claim(KNOWN, "worker-b", 9, LEASE)] == ["b", "d", "a", "c"]
+
     async def test_a_claim_of_ids_takes_only_those_and_only_what_is_due(self, store: Store, clock: ManualClock) -> None:
         for id in ("c", "a", "d", "b"):
             await store.insert([new(id)], "ann")
@@ -731,7 +741,10 @@ class StoreContract:
         acts = [s.act(seen, paused(seen), who, None) for s, who in ((store, "ann"), (rival, "bob"))]
         answers = await asyncio.gather(*acts, return_exceptions=True)
         assert sorted(type(answer).__name__ for answer in answers) == ["Conflict", "Record"]
-        assert (await agree(store, "a")).epoch == running.epoch + 1
+        after = await agree(store, "a")
+        assert after.epoch == running.epoch + 1
+        assert after.attempt == running.attempt  # in one visit it never goes back
+        assert (await store.history("a"))[-1].attempt == running.attempt  # the one that it ended, not the one that was seen
 
     # -- looking ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,231 @@
+"""What every store should answer, in plain Python: the verbs of `ports.Store` as DESIGN.md §3–4 and ports.py tell them.
+
+It keeps dictionaries and knows no SQL, no tasks and no files. Only tests/test_differential.py uses it, beside real stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from onward.decide import Change
+from onward.errors import Conflict, Fenced, NotFound, StoreError
+from onward.ports import Clock, Count, Known, NewProcess, Search
+from onward.process import RESTING, Condition, Entry, Record
+
+
+class Reference:
+    """One database. Whatever handle of it is asked, the answer is the same."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.rows: dict[str, Record] = {}  # as they were decided; `seen` is how they look now
+        self.entries: dict[str, list[Entry]] = {}
+        self.kept: dict[tuple[str, int], dict[str, str]] = {}
+
+    @property
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    def seen(self, row: Record) -> Record:
+        condition = row.condition
+        if row.lease_until is not None and row.lease_until > self.now:
+            condition = Condition.RUNNING
+        elif condition in (Condition.WAITING, Condition.RETRYING) and row.due_at is not None and row.due_at <= self.now:
+            condition = Condition.READY
+        return replace(row, condition=condition, as_of=self.now)
+
+    # -- the verbs of a worker --------------------------------------------------------------------------------
+
+    def due(self, known: Known, ids: Collection[str] = ()) -> list[tuple[datetime, Record]]:
+        """What can be claimed, and since when; the oldest first."""
+        found = []
+        for row in self.rows.values():
+            since = _since(row)
+            if since is not None and since <= self.now and (row.flow, row.status) in set(known) and (not ids or row.id in ids):
+                found.append((since, row))
+        return sorted(found, key=lambda one: one[0])
+
+    async def claim(
+        self, known: Known, owner: str, limit: int, lease: timedelta, ids: Collection[str] = (), *, suspect: bool = True
+    ) -> list[Record]:
+        due = [row for _, row in self.due(known, ids)]
+        if not ids:
+            suspects = [row for row in due if is_suspect(row)]
+            due = suspects[: int(suspect)] + [row for row in due if not is_suspect(row)]
+        for row in due[:limit]:
+            losses = row.losses + (row.owner is not None)
+            self.rows[row.id] = replace(
+                row, owner=owner, epoch=row.epoch + 1, attempt=row.attempt + 1, losses=losses, lease_until=self.now + lease
+            )
+        answer = [self.seen(self.rows[row.id]) for row in due[:limit]]
+        return sorted(answer, key=lambda record: (record.losses < 2, record.due_at, record.id))
+
+    async def commit(self, record: Record, change: Change, *, again: bool = True) -> Record:
+        """`again`: whether it may have been sent before, and the answer been lost."""
+        if not self.holds(record):
+            if not again or not self._stands_in_the_history(record, change):
+                raise Fenced("")
+        else:
+            row = self.rows[record.id]
+            stays = row.owner if change.goes_on else None
+            self._write(row, change, row.owner, change.reason, owner=stays, data=change.data)
+        keeps = {"owner": record.owner, "lease_until": record.lease_until} if change.goes_on else {}
+        data = record.data if change.data is None else change.data
+        losses = record.losses if change.kind == "saved" else 0
+        return self._after(replace(record, as_of=self.now), change, losses=losses, data=data, **keeps)
+
+    def renew(self, owner: str, held: Mapping[str, int], lease: timedelta) -> set[str]:
+        lost = self._lost(held)
+        for id in held.keys() - lost:
+            row = self.rows[id]
+            if row.owner == owner and row.lease_until is not None:
+                self.rows[id] = replace(row, lease_until=max(row.lease_until, self.now + lease))
+        return lost
+
+    async def release(self, records: Sequence[Record], *, begun: bool) -> None:
+        for record in records:
+            row = self.rows.get(record.id)
+            if row is not None and row.epoch == record.epoch and row.owner is not None:
+                attempt = row.attempt if begun else max(row.attempt - 1, 0)
+                self.rows[row.id] = replace(row, owner=None, lease_until=None, due_at=self.now, attempt=attempt)
+
+    async def release_all_but(self, owner: str, ids: Collection[str], lease: timedelta) -> None:
+        for row in self.rows.values():
+            if row.owner == owner and row.id not in ids:
+                self.rows[row.id] = replace(row, owner=None, lease_until=None, attempt=max(row.attempt - 1, 0))
+
+    async def record_step(self, record: Record, name: str, result: str) -> None:
+        row, kept = self.rows.get(record.id), self.kept.setdefault((record.id, record.transition), {})
+        if row is not None and (row.epoch, row.transition) == (record.epoch, record.transition):
+            kept.setdefault(name, result)
+        if row is None or row.epoch != record.epoch or kept.get(name) != result:
+            raise Fenced("")
+
+    async def steps(self, id: str, transition: int) -> dict[str, str]:
+        return dict(self.kept.get((id, transition), {}))
+
+    async def next_due(self, known: Known) -> timedelta | None:
+        times = [since for row in self.rows.values() if (row.flow, row.status) in set(known) and (since := _since(row))]
+        return min(times) - self.now if times else None
+
+    async def taken_away(self, held: Mapping[str, int]) -> set[str]:
+        return self._lost(held)
+
+    def holds(self, record: Record) -> bool:
+        """Whether a commit of it would pass the fence."""
+        row = self.rows.get(record.id)
+        return row is not None and (row.version, row.epoch) == (record.version, record.epoch) and row.owner is not None
+
+    def _lost(self, held: Mapping[str, int]) -> set[str]:
+        return {id for id, epoch in held.items() if id not in self.rows or self.rows[id].epoch != epoch}
+
+    # -- the verbs of a person --------------------------------------------------------------------------------
+
+    async def insert(self, processes: Sequence[NewProcess], actor: str) -> list[bool]:
+        verdicts, now = [], self.now
+        for new in processes:
+            verdicts.append(new.id not in self.rows)
+            if verdicts[-1]:
+                what = (new.id, new.flow, new.status, Condition.READY, new.data)
+                self.rows[new.id] = Record(*what, 0, 0, 0, 0, 0, 0, False, now, now, now, now, None, None, None, now)
+                first = Entry(new.id, 0, now, "started", None, new.status, 0, 0, 0, actor, None, None, new.data)
+                self.entries[new.id] = [first]
+        return verdicts
+
+    async def act(self, record: Record, change: Change, actor: str, reason: str | None) -> Record:
+        row = self.rows.get(record.id)
+        if row is None:
+            raise NotFound("")
+        if row.version != record.version:
+            raise Conflict("")
+        if change.transition == row.transition:  # a claim may have counted one more since the person looked
+            change = replace(change, attempt=row.attempt)
+        self._write(replace(row, epoch=row.epoch + 1), change, actor, reason, owner=None, data=None)
+        return self.seen(self.rows[row.id])
+
+    async def get(self, id: str) -> Record | None:
+        return self.seen(self.rows[id]) if id in self.rows else None
+
+    async def find(self, search: Search) -> list[Record]:
+        rows = sorted(map(self.seen, self.rows.values()), key=lambda row: (row.created_at, row.id.encode()), reverse=True)
+        if search.before:
+            ids = [row.id for row in rows]
+            rows = rows[ids.index(search.before) + 1 :] if search.before in ids else []
+        found = [
+            row
+            for row in rows
+            if (not search.flows or row.flow in search.flows)
+            and (not search.statuses or row.status in search.statuses)
+            and (not search.conditions or row.condition in search.conditions)
+            and row.id.startswith(search.prefix)
+        ]
+        return found[: search.limit]
+
+    async def counts(self) -> list[Count]:
+        groups: dict[tuple[str, str, Condition], list[datetime]] = {}
+        for row in map(self.seen, self.rows.values()):
+            groups.setdefault((row.flow, row.status, row.condition), []).append(row.entered_at)
+        return [Count(*key, len(groups[key]), min(groups[key])) for key in sorted(groups)]
+
+    async def history(self, id: str, after: int = -1, limit: int = 1_000) -> list[Entry]:
+        return [entry for entry in self.entries.get(id, []) if entry.version > after][:limit]
+
+    async def data_at(self, id: str, version: int) -> str | None:
+        entries = self.entries.get(id, [])
+        if version not in {entry.version for entry in entries}:
+            return None
+        return [entry.data for entry in entries if entry.version <= version and entry.data is not None][-1]
+
+    # -- a commit ---------------------------------------------------------------------------------------------
+
+    def _write(self, row: Record, change: Change, actor: str, reason: str | None, *, owner: str | None, data: str | None) -> None:
+        """Row and history as one, or StoreError where nobody would ever take the row again, or nobody should have it."""
+        if (change.due_after is None) != (change.condition in RESTING) or (change.due_after is None and owner is not None):
+            raise StoreError("")
+        losses = row.losses if change.kind == "saved" else 0
+        new = self._after(
+            row, change, losses=losses, data=row.data if data is None else data,
+            owner=owner, lease_until=None if owner is None else row.lease_until,
+        )  # fmt: skip
+        self.rows[row.id] = new
+        self.entries[row.id].append(
+            Entry(row.id, new.version, new.updated_at, change.kind, row.status, new.status, new.transition, row.attempt,
+                  row.epoch, actor, _microseconds(change.took), reason, None if new.data == row.data else new.data)
+        )  # fmt: skip
+
+    def _after(self, row: Record, change: Change, **other: Any) -> Record:
+        free = {"owner": None, "lease_until": None}
+        return replace(
+            row, status=change.status, condition=change.condition, version=row.version + 1, attempt=change.attempt,
+            excused=change.excused, polls=change.polls, transition=change.transition, moves=change.moves,
+            cancelling=change.cancelling, entered_at=self.now if change.enters else row.entered_at,
+            updated_at=max(row.updated_at, self.now), error=change.error,
+            due_at=None if change.due_after is None else self.now + change.due_after, **{**free, **other},
+        )  # fmt: skip
+
+    def _stands_in_the_history(self, record: Record, change: Change) -> bool:
+        for entry in self.entries.get(record.id, []):
+            if entry.version == record.version + 1:
+                ours = (entry.epoch, entry.to_status, entry.transition, entry.kind, entry.took, entry.reason)
+                took = _microseconds(change.took)
+                same = ours == (record.epoch, change.status, change.transition, change.kind, took, change.reason)
+                data = [e.data for e in self.entries[record.id] if e.version <= entry.version and e.data is not None][-1]
+                return same and (entry.data is None if change.data is None else data == change.data)
+        return False
+
+
+def is_suspect(row: Record) -> bool:
+    """Two workers were lost with it, one after the other."""
+    return row.owner is not None and row.losses >= 1
+
+
+def _since(row: Record) -> datetime | None:
+    """When it can be claimed: by its timer, and when nobody's lease is on it."""
+    return None if row.due_at is None else max(row.due_at, row.lease_until or row.due_at)
+
+
+def _microseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else int(seconds * 1e6) / 1e6
