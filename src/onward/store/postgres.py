@@ -252,12 +252,16 @@ class PostgresStore:
 
     async def begin(self, record: Record) -> PostgresTransaction:
         self._check_usable()
-        transaction = PostgresTransaction(self._transactions, _COMMIT_ONE, self._now, self._was_committed)
+        transaction = PostgresTransaction(self._transactions, SQL["commit soon"], _COMMIT_ONE, self._now, self._was_committed, self._works)
         try:
             await transaction.begin()
         except TROUBLE as error:
             raise self._trouble(error) from error
         return transaction
+
+    async def _works(self, pid: int) -> bool:
+        """Whether the server is at work for that session. A pooler keeps to itself which one it is."""
+        return self._pooled or bool(await self._ask("at work", pid))
 
     async def _was_committed(self, item: Commit) -> bool:
         """Asks until it is told, or the store is closed."""

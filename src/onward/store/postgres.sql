@@ -209,6 +209,11 @@ written AS (
  RETURNING process_id)
 SELECT {now}, array_agg(process_id) FROM written
 
+-- name: commit soon
+-- Before that in a handler's transaction, whose COMMIT follows at once: should a network swallow it, the row is not locked for
+-- longer than this, also where the server's own probes do not reach the worker, as behind a pooler.
+SET LOCAL idle_in_transaction_session_timeout = '5s'
+
 -- name: committed
 -- Which of a group's rows stand in the history: ours, even where the answer to their commit was lost. The epoch alone does
 -- not tell: the same worker may have committed something else to that version.
@@ -318,6 +323,9 @@ SELECT p.claim_at - {now} FROM onward_process AS p
 -- name: news
 -- Another one after each commit of anything: it costs nothing, and polling it is the truth. NOTIFY is only a hint.
 SELECT pg_current_snapshot()::text
+
+-- name: at work
+SELECT FROM pg_stat_activity WHERE pid = $1 AND state = 'active'
 
 -- name: notify
 SELECT pg_notify('onward', '')

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from onward.decide import Change
-from onward.errors import Misuse, RolledBack
+from onward.errors import Misuse, RolledBack, StoreError
 from onward.process import Record
 from onward.store.pool import Pool
 from onward.store.rows import Commit, after, fenced
@@ -23,16 +23,21 @@ TRANSACTION_S = 10.0  # so long a handler may keep its transaction open, and wha
 
 
 class PostgresTransaction:
-    """One `ports.Transaction`. `commit_sql` writes row and history; `committed` asks, on another session, whether it did."""
+    """One `ports.Transaction`. `commit_sql` writes row and history; `committed` asks, on another session, whether it did,
+    `works` whether the server is at work for the session of that pid.
+    """
 
     def __init__(
         self,
         pool: Pool,
+        soon_sql: str,
         commit_sql: str,
         now: Callable[[], datetime | None],
         committed: Callable[[Commit], Awaitable[bool]],
+        works: Callable[[int], Awaitable[bool]],
     ) -> None:
-        self._pool, self._commit_sql, self._now, self._committed = pool, commit_sql, now, committed
+        self._pool, self._soon_sql, self._commit_sql = pool, soon_sql, commit_sql
+        self._now, self._committed, self._works = now, committed, works
         self._over = self._too_long = False
         self.connection: Any = None
 
@@ -48,11 +53,25 @@ class PostgresTransaction:
                 await self._pool.take_back(connection)
                 raise
         self.connection = connection
-        self._alarm = asyncio.get_running_loop().call_later(TRANSACTION_S, self._take_away)
+        self._alarm = asyncio.get_running_loop().create_task(self._take_away())
 
-    def _take_away(self) -> None:
-        self._too_long = True
+    async def _take_away(self) -> None:
+        await asyncio.sleep(TRANSACTION_S)
+        self._too_long = not await self._waits_in_vain()
         cut(self.connection)
+
+    async def _waits_in_vain(self) -> bool:
+        """Whether the handler waits for an answer to which the server is not at work: the network is to blame."""
+        try:
+            await self.connection.execute("SELECT", timeout=ANSWER_S)
+        except asyncpg.InterfaceError:  # it has asked for something itself, and has no answer yet
+            try:
+                return not await self._works(self.connection.get_server_pid())
+            except StoreError:
+                return True
+        except TROUBLE:
+            pass
+        return False
 
     def check(self, error: Exception | None = None) -> None:
         if self._too_long:
@@ -88,6 +107,7 @@ class PostgresTransaction:
         asked = False
         try:
             async with asyncio.timeout(ANSWER_S):
+                await self.connection.execute(self._soon_sql)
                 [[item.at, written]] = await self.connection.fetch(self._commit_sql, self._now(), *item.own, *item.shape)
                 if not written:
                     raise fenced(item)
