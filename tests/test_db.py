@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -459,6 +460,103 @@ async def test_too_few_months_and_entries_without_a_month_are_told_and_upgrade_m
     assert [note for note in (await upkeep.standing()).notes if "more months" in note] == []
     with raw(postgres_url) as sql:
         assert sql("SELECT tableoid::regclass::text FROM onward_history") == [("onward_history_default",)]
+
+
+# -- dead rows --------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def worn(url: str, clock: ManualClock) -> AsyncIterator[Callable[[], None]]:
+    """A store in which nothing clears away dead rows but VACUUM. Whoever calls it makes as many as are worth a note."""
+    upkeep = upkeep_of(url, clock)
+    await upkeep.upgrade(quiet)
+    rows = postgres_upkeep.DEAD_MIN // postgres_upkeep.HELD_XIDS
+    async with opened(url, clock) as store:
+        await store.insert([new(f"p{number:03}") for number in range(rows)], "ann")
+    with raw(url) as sql:
+        sql("ALTER TABLE onward_process SET (autovacuum_enabled = false)")
+
+        def wear() -> None:
+            for _ in range(postgres_upkeep.HELD_XIDS + 1):
+                sql("UPDATE onward_process SET due_at = due_at + interval '1 second'")
+            sql("SELECT pg_stat_force_next_flush()")
+            [[dead]] = sql("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'onward_process'")
+            assert dead >= postgres_upkeep.DEAD_MIN
+
+        yield wear
+
+
+def hold(url: str, kind: str) -> Any:
+    """A transaction that is forgotten: it has only looked, or has written something, or was prepared."""
+    connection = psycopg.connect(url, application_name="report")
+    if kind == "looked":
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    connection.execute("SELECT count(*) FROM onward_process")
+    if kind != "looked":
+        connection.execute("CREATE TEMPORARY TABLE note AS SELECT 1" if kind == "wrote" else "SELECT pg_current_xact_id()")
+    if kind == "prepared":
+        connection.execute("PREPARE TRANSACTION 'it''s mine'")
+    return connection
+
+
+async def bloat(upkeep: Upkeep) -> list[str]:
+    return [note for note in (await upkeep.standing()).notes if "dead rows" in note]
+
+
+async def test_status_tells_who_keeps_dead_rows_from_being_cleared_away_until_they_are(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with postgres.PrivateServer(settings={"max_prepared_transactions": 1}) as server:
+        url = server.create_database("worn")
+        upkeep = upkeep_of(url, clock)
+        async with worn(url, clock) as wear:
+            wear()
+            assert await bloat(upkeep) == []  # nobody holds them: autovacuum will come
+            for kind in ("looked", "wrote", "prepared"):
+                with raw(url) as sql, closing(hold(url, kind)) as holder:
+                    sql("VACUUM onward_process")
+                    assert await bloat(upkeep) == []  # it holds, and there is nothing to hold yet
+                    wear()
+                    sql("VACUUM onward_process")  # in vain
+                    assert await bloat(upkeep) == []  # it may be over in a moment
+                    monkeypatch.setattr(postgres_upkeep, "HELD_FOR", timedelta(0))
+                    [note] = await bloat(upkeep)
+                    pid = holder.info.backend_pid
+                    assert re.match(r"1\d,\d{3} dead rows beside 100 live ones in onward_process", note)
+                    assert "cannot be cleared away" in note and ", open for " in note
+                    told = (
+                        "the prepared transaction 'it''s mine' may still see them"
+                        if kind == "prepared"
+                        else f"session {pid} (report, postgres, idle in transaction) may still see them"
+                    )
+                    cure = "ROLLBACK PREPARED 'it''s mine'" if kind == "prepared" else f"SELECT pg_terminate_backend({pid})"
+                    assert told in note and note.endswith(f"; next: {cure}")
+                    sql(cure)
+                    async with asyncio.timeout(PATIENCE_S):
+                        while await bloat(upkeep):  # the session has been told to end
+                            await asyncio.sleep(0.02)
+                    monkeypatch.undo()
+
+
+async def test_who_may_not_look_into_the_sessions_of_others_is_told_which_one_it_is(
+    postgres_url: str, clock: ManualClock, project: Project
+) -> None:
+    role = f"looker_{postgres_url.rpartition('_')[2]}"
+    async with worn(postgres_url, clock) as wear:
+        with raw(postgres_url) as sql, closing(hold(postgres_url, "looked")) as holder:
+            wear()
+            sql(f"CREATE ROLE {role} LOGIN")
+            try:
+                sql(f"GRANT SELECT ON onward_process, onward_history, onward_step, onward_schema TO {role}")
+                looker = postgres_url.replace("postgres@", f"{role}@")
+                told = f"session {holder.info.backend_pid} (report, postgres) may still see them; next: SELECT pg_terminate"
+                [note] = await bloat(upkeep_of(looker, clock))
+                assert told in note
+                at = ("--store", looker)
+                assert told in await asyncio.to_thread(project.out, "db", "status", *at)
+                assert told in await asyncio.to_thread(project.out, "doctor", *at)
+            finally:
+                sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 # -- prune ------------------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def status(settings: Settings) -> int:
         for name, text in _lines(found, url):
             output.line(f"{name:<9}  {text}")
         for note in found.notes:
-            output.line(f"note: {note}")
+            output.line(f"note: {one_line(note)}")
     return 0 if found.found >= found.needed else ENDED_BADLY
 
 

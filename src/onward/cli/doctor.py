@@ -52,7 +52,9 @@ def doctor(settings: Settings) -> int:
         facts["store"] = _store(app.url)
         if facts["store"].get("exists", True):
             if app.url != IN_MEMORY:  # before it is opened, which is refused where the schema is another one than ours
-                facts["store"]["schema"] = asyncio.run(upkeep_of(app.url, SystemClock(), virtual=False).schema())
+                standing = asyncio.run(upkeep_of(app.url, SystemClock(), virtual=False).standing())
+                facts["store"]["schema"] = standing.found
+                notes += standing.notes
             facts["processes"] = with_app(settings, _processes)
             notes += _worries(facts["processes"])
         else:

@@ -357,6 +357,10 @@ SELECT c.relname, greatest(c.reltuples, 0)::bigint FROM pg_inherits AS i JOIN pg
 -- Those of which the partition `default` has rows: no partition can be made of them any more.
 SELECT to_char(at AT TIME ZONE 'UTC', '"y"YYYY"m"MM'), count(*) FROM onward_history_default GROUP BY 1 ORDER BY 1
 
+-- name: default readable
+-- Not by a role that has rights on the four tables alone: those are enough for all of the partitions, but only by way of them.
+SELECT has_table_privilege('onward_history_default', 'SELECT')
+
 -- name: upkeep alone
 -- For the transaction that holds the lock below. It must have no snapshot meanwhile: one would keep everything from being
 -- vacuumed, and CREATE INDEX CONCURRENTLY would wait for it for ever.
@@ -383,6 +387,31 @@ SELECT (SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint FROM pg_inheri
 SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class AS c
  WHERE c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass('onward_history'))
     OR c.oid IN (to_regclass('onward_process'), to_regclass('onward_step'), to_regclass('onward_schema'))
+
+-- name: dead rows
+-- Of the table in which every commit leaves one. The sessions tell once a second, those that fall idle within ten.
+SELECT n_dead_tup, n_live_tup FROM pg_stat_all_tables WHERE relid = 'onward_process'::regclass
+
+-- name: held back
+-- Whose transaction is the oldest that may still see dead rows: until it ends, none of them can be cleared away. Sessions and
+-- prepared transactions count in their own database only, standbys in all. What is seen by vacuum itself it clears away.
+-- $1: open for at least so long, which a role without pg_read_all_stats is not told; $2: and at least so many transactions ago.
+WITH holder AS (
+    SELECT greatest(age(a.backend_xid), age(a.backend_xmin)) AS xids, clock_timestamp() - a.xact_start AS open_for,
+           format('%s %s (%s)', CASE WHEN a.datid IS NULL THEN 'the standby of session' ELSE 'session' END, a.pid,
+                  concat_ws(', ', nullif(a.application_name, ''), a.usename, a.state)) AS who,
+           CASE WHEN a.datid IS NULL THEN 'end the long query on it' ELSE format('SELECT pg_terminate_backend(%s)', a.pid) END AS cure
+      FROM pg_stat_activity AS a
+     WHERE (a.datname = current_database() OR a.datid IS NULL) AND a.pid <> pg_backend_pid()
+       AND NOT EXISTS (SELECT FROM pg_stat_progress_vacuum AS v WHERE v.pid = a.pid)
+     UNION ALL
+    SELECT age(transaction), clock_timestamp() - prepared, format('the prepared transaction %L', gid), format('ROLLBACK PREPARED %L', gid)
+      FROM pg_prepared_xacts WHERE database = current_database()
+     UNION ALL
+    SELECT age(xmin), NULL, format('the replication slot %s', slot_name),
+           CASE WHEN active THEN 'end the long query on its standby' ELSE format('SELECT pg_drop_replication_slot(%L)', slot_name) END
+      FROM pg_replication_slots)
+SELECT who, open_for, cure FROM holder WHERE xids >= $2 AND coalesce(open_for >= $1::interval, true) ORDER BY xids DESC LIMIT 1
 
 -- name: prune until
 SELECT {now}, {now} - $2::interval

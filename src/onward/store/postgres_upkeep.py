@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 import asyncpg
 
 from onward.errors import StoreError
+from onward.explain import length
 from onward.ports import Clock, Pruned, Standing, Tell
 from onward.process import Condition
 from onward.store.dump import dump
@@ -30,6 +31,10 @@ MONTHS = 13  # of partitions: this month's, and those of a year
 MONTHS_MIN = 2  # with fewer to come, `standing` warns
 ALONE_TRIES, ALONE_PAUSE_S = 300, 0.2  # for another upkeep to end: a minute
 LOCK_TRIES, LOCK_PAUSE_S = 20, 1.0  # for a lock on a table: each try gives up after 2 s
+# Dead rows of which `standing` speaks: so many cost each claim about 10 ms, and autovacuum begins at a hundredth anyway.
+DEAD_MIN, DEAD_PER_LIVE = 10_000, 0.05
+# What holds them back: it is open for longer than any statement of ours may take, and others have come and gone since.
+HELD_FOR, HELD_XIDS = timedelta(seconds=10), 100
 PAGE = 500  # processes that are looked at, and perhaps deleted, in one transaction
 _EVER = datetime.min.replace(tzinfo=UTC)
 _MONTH = re.compile(r"onward_history_y(\d{4})m(\d{2})")
@@ -153,8 +158,8 @@ class PostgresUpkeep:
 
     async def _notes(self, connection: Connection) -> list[str]:
         notes = []
-        lost = sum(row[1] for row in await connection.fetch(SQL["default months"]))
-        if lost:
+        months = await connection.fetch(SQL["default months"]) if await connection.fetchval(SQL["default readable"]) else []
+        if lost := sum(row[1] for row in months):
             notes.append(
                 f"{lost:,} history entries of months without a partition are in onward_history_default: they are safe there,"
                 " but go one by one with their processes, not with a month"
@@ -164,7 +169,18 @@ class PostgresUpkeep:
         left = next((number for number, month in enumerate(coming) if month.name not in there), len(coming))
         if left < MONTHS_MIN:
             notes.append(f"the history has partitions for {left} more months: onward db upgrade makes those of a year")
-        return notes
+        return notes + await self._bloat(connection)
+
+    async def _bloat(self, connection: Connection) -> list[str]:
+        """A note if dead rows pile up because somebody may still see them, as a transaction that was forgotten."""
+        dead, live = await _row(connection, "dead rows")
+        if dead < max(DEAD_MIN, DEAD_PER_LIVE * live):
+            return []
+        return [
+            f"{dead:,} dead rows beside {live:,} live ones in onward_process slow down every claim and cannot be cleared away:"
+            f" {who} may still see them{'' if open_for is None else f', open for {length(open_for)}'}; next: {cure}"
+            for who, open_for, cure in await connection.fetch(SQL["held back"], HELD_FOR, HELD_XIDS)
+        ]
 
     # -- deleting what is old ---------------------------------------------------------------------------------
 
