@@ -214,6 +214,7 @@ async def test_slices_are_slices_and_nothing_is_lost(proxy: Proxy, postgres_url:
                 break
         else:
             pytest.fail("it never came in pieces")
+        assert proxy.slices > 50
     async with connected(proxy.url_for(postgres_url)) as driver:
         large = secrets.token_bytes(1_000_000)
         assert await driver.fetchval("SELECT $1::bytea", large, timeout=PATIENCE_S) == large

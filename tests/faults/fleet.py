@@ -124,10 +124,10 @@ def keep_books_of_unknown_commits() -> None:
             found = await ask_of(self, block, batch)
         except Exception as error:
             if block == "commit":
-                BOOKS.note("unknown", type(error).__name__, [(item.id, item.row[1], item.row[2]) for item in batch])
+                BOOKS.note("unknown", type(error).__name__, [(item.id, item.own[1], item.own[2]) for item in batch])
             raise
         if block == "committed":
-            BOOKS.note("looked", [(item.id, item.row[1], item.row[2], item.id in found) for item in batch])
+            BOOKS.note("looked", [(item.id, item.own[1], item.own[2], item.id in found) for item in batch])
         return found
 
     store._ask_of = ask_and_note  # type: ignore[method-assign]
@@ -160,6 +160,10 @@ class Worker:
 
     def log(self) -> str:
         return (self.folder / f"log-{self.boot}").read_text(errors="replace")
+
+    def acknowledged(self, since: float) -> list[float]:
+        """When it was told of commits."""
+        return [at for *_, at in self.book("acks") if at > since]
 
     def book(self, name: str) -> list[list[Any]]:
         return read_book(self.folder / f"{name}-{self.boot}")
@@ -218,6 +222,13 @@ class Fleet:
         """Commits without an answer, group by group, by the error that came instead."""
         return Counter(error for worker in self.workers for error, _, _ in worker.book("unknown") if error not in NOT_SENT)
 
+    def owner(self, worker: Worker) -> str:
+        """The name under which it has leases: whose is what it was first told of?"""
+        until(lambda: worker.book("acks"), f"{worker.boot} to commit something", self)
+        id, version, *_ = worker.book("acks")[0]
+        [[actor]] = self.ask("SELECT actor FROM onward_history WHERE process_id = %s AND version = %s", id, version)
+        return str(actor)
+
     def looked_up(self) -> tuple[int, int]:
         """Of how many transitions it was found in the history that they had been committed, and that they had not."""
         found = [line[3] for worker in self.workers for lines, _ in worker.book("looked") for line in lines]
@@ -269,18 +280,21 @@ class Fleet:
         bad += [f"committed without its booking: {one}" for one in (due - booked).elements()]
         bad += [f"booked without its commit: {one}" for one in (booked - due).elements()]
         received: dict[str, set[str]] = defaultdict(set)
+        done_for: Counter[tuple[str, int, int]] = Counter()
         for worker in self.workers:
             for id, version, epoch, kind, status, _ in worker.book("acks"):
                 entry = next(iter(history[id][version : version + 1]), None)
                 if entry is None or (entry[1], entry[3], entry[5]) != (kind, status, epoch):
                     bad.append(f"{worker.boot} was told of {id} version {version}, and written is {entry}")
                 counts["acknowledged"] += 1
-            for id, transition, key, *_ in worker.book("effects"):
+            for id, transition, key, version, epoch, *_ in worker.book("effects"):
                 received[key].add(f"{id}:{transition}")
+                done_for[id, version, epoch] += 1
                 counts["effects"] += 1
             bad += [f"{worker.boot} says: {words}" for words in WORDS_OF_A_BUG if words in worker.log()]
         bad += [f"an effect of {key}, which never was" for key in received.keys() - keys]
         bad += [f"no effect of {key}, which was committed" for key in keys - received.keys()]
+        bad += [f"done {times} times by who had it once: {one}" for one, times in done_for.items() if times > 1]
         bad += [f"the key {key} stands for {visits}" for key, visits in received.items() if len(visits) > 1]
         counts["effects again"] = counts["effects"] - counts["moved"] - counts["not yet"]
         counts["commits"] = sum(map(len, history.values()))

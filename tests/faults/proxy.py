@@ -99,7 +99,7 @@ class _Line:
 
     def __init__(self, weather: Weather, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, draw: random.Random) -> None:
         self._reader, self.writer, self._draw = reader, writer, draw
-        self.passed = 0
+        self.passed = self.slices = 0
         self._light = asyncio.Event()
         self.weather = weather
         self.change()
@@ -130,8 +130,10 @@ class _Line:
         if data and self.weather.delay_s:
             await asyncio.sleep(self.weather.delay_s + self._draw.uniform(-1, 1) * self.weather.jitter_s)
         for number, piece in enumerate(self._pieces(bytes(data))):
-            if self.weather.slice_bytes and 0 < number <= SLICE_PAUSES_MAX:
-                await asyncio.sleep(SLICE_PAUSE_S)
+            if self.weather.slice_bytes:
+                self.slices += 1
+                if 0 < number <= SLICE_PAUSES_MAX:
+                    await asyncio.sleep(SLICE_PAUSE_S)
             await self._light.wait()
             left = self.weather.cut_after
             passing = piece if left is None else piece[:left]
@@ -200,7 +202,7 @@ class Proxy:
         self.requests_swallowed = 0
         self.resets = 0  # connections that the proxy has reset, for whatever reason
         self.connections = 0  # that were ever made
-        self._passed_before = {"up": 0, "down": 0}
+        self._passed_before = {"up": 0, "down": 0, "slices": 0}
         self._draw = random.Random(seed)
         self._links: dict[_Link, asyncio.Task[None]] = {}
         self._callers: set[asyncio.Task[Any]] = set()
@@ -231,6 +233,11 @@ class Proxy:
     @property
     def bytes_down(self) -> int:
         return self._passed_before["down"] + sum(link.down.passed for link in list(self._links))
+
+    @property
+    def slices(self) -> int:
+        """How many pieces passed while things were sliced."""
+        return self._passed_before["slices"] + sum(line.slices for link in list(self._links) for line in link.lines(BOTH))
 
     def delay(self, seconds: float, jitter: float = 0.0, *, direction: Direction = BOTH, whom: Whom = "all") -> None:
         """Everything comes `seconds` ± `jitter` later, and still in its order."""
@@ -360,7 +367,10 @@ class Proxy:
         link = _Link(up, down)
         self.connections += 1
         self._links[link] = task
-        await self._serve(link)
+        try:
+            await self._serve(link)
+        except asyncio.CancelledError:  # it was reset, and has ended as it should: asyncio would log it as a fault
+            pass
 
     async def _serve(self, link: _Link) -> None:
         """Until one side has ended, and the other could hear of it."""
@@ -379,6 +389,7 @@ class Proxy:
             await asyncio.gather(*pumps, return_exceptions=True)
             self._passed_before["up"] += link.up.passed
             self._passed_before["down"] += link.down.passed
+            self._passed_before["slices"] += link.up.slices + link.down.slices
             del self._links[link]
 
     async def _upwards(self, link: _Link) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from onward.errors import StoreError
-from onward.store.session import TROUBLE
+from onward.store.session import ANSWER_S, TROUBLE
 
 logger = logging.getLogger("onward")
 
 CHANNEL = "onward"
 ASK_EVERY_S = 0.1  # where nobody tells us
 ASK_EVERY_TOLD_S = 1.0
+PROBE_EVERY_S = 10.0  # of the session that listens: a network that swallowed its end tells nobody, and silence is its trade
 TELL_EVERY_S = 0.05  # at most so often: NOTIFY takes a lock of the whole database when it commits, so it is never in a commit
 
 
@@ -99,7 +100,13 @@ class News:
         connection = await self._connect()
         try:
             connection.add_termination_listener(lambda _: gone.set())
-            await connection.add_listener(CHANNEL, lambda *_: self._changed.set())
-            await gone.wait()
+            async with asyncio.timeout(ANSWER_S):
+                await connection.add_listener(CHANNEL, lambda *_: self._changed.set())
+            while not gone.is_set():
+                try:
+                    async with asyncio.timeout(PROBE_EVERY_S):
+                        await gone.wait()
+                except TimeoutError:
+                    await connection.execute("LISTEN onward", timeout=ANSWER_S)  # once more, for its answer
         finally:
             connection.terminate()
