@@ -15,6 +15,8 @@ import postgres
 import pytest
 
 from onward import END, Flow, Onward, Process, stage
+from onward.clock import SystemClock
+from onward.store import upkeep_of
 
 # A shell starts what it puts into the background deaf to Ctrl-C, and programs pass that on to what they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -89,10 +91,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "onward.db"
 
 
-@pytest.fixture(params=["memory", "file"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Both kinds of SQLite store, for what could differ between them."""
-    return IN_MEMORY if request.param == "memory" else f"sqlite:///{tmp_path / 'onward.db'}"
+@pytest.fixture(params=["memory", "file", "postgres"])
+def url(request: pytest.FixtureRequest, file_url: str) -> str:
+    """Every kind of store, for what could differ between them."""
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_tables_url"))
+    return IN_MEMORY if request.param == "memory" else file_url
 
 
 @pytest.fixture
@@ -112,6 +116,22 @@ def postgres_url(postgres_server: postgres.Server) -> Iterator[str]:
     """A new database, empty, dropped afterwards whoever is still connected."""
     name = f"onward_test_{secrets.token_hex(6)}"
     yield postgres_server.create_database(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: postgres.Server) -> Iterator[str]:
+    """A database with Onward's tables. To copy it takes a tenth of the time that it takes to make them."""
+    name = f"onward_template_{secrets.token_hex(6)}"
+    asyncio.run(upkeep_of(postgres_server.create_database(name), SystemClock()).upgrade(print))
+    yield name
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def postgres_tables_url(postgres_server: postgres.Server, postgres_template: str) -> Iterator[str]:
+    name = f"onward_test_{secrets.token_hex(6)}"
+    yield postgres_server.create_database(name, template=postgres_template)
     postgres_server.drop_database(name)
 
 

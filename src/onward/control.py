@@ -152,8 +152,8 @@ class Control:
         wanted = {Condition(condition)} if isinstance(condition, str) else {Condition(one) for one in condition}
         # Orphaned is known only here, where the flows are: search wider, then look.
         search = Search(
-            flows=() if flow is None else (flow,),
-            statuses=tuple(str(one) for one in statuses),
+            flows=() if flow is None else (printable(flow),),
+            statuses=tuple(printable(str(one)) for one in statuses),
             conditions=() if Condition.ORPHANED in wanted else tuple(wanted),
             prefix=printable(prefix),
             before=printable(before),
