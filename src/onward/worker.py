@@ -51,10 +51,11 @@ class _Overdue(BaseException):
 class _Held:
     """A process in this worker's hands."""
 
-    __slots__ = ("claimed_at", "over_at", "record", "task")
+    __slots__ = ("claimed_at", "held_at", "over_at", "record", "task")
 
-    def __init__(self, record: Record, claimed_at: float) -> None:
+    def __init__(self, record: Record, claimed_at: float, held_at: float) -> None:
         self.record, self.claimed_at = record, claimed_at
+        self.held_at = held_at  # a renewal that was sent before was for others
         self.over_at = float("inf")  # past this a running attempt has ignored its timeout, and loses its lease
         self.task: asyncio.Task[Record | None]
 
@@ -223,7 +224,7 @@ class Worker:
             raise
 
     def _begin(self, record: Record) -> asyncio.Task[Record | None]:
-        held, before = _Held(record, self._sent_at), self._held.get(record.id)
+        held, before = _Held(record, self._sent_at, self._clock.monotonic()), self._held.get(record.id)
         self._held[record.id] = held
         held.task = asyncio.create_task(self._serve(held, before.task if before else None), name=f"onward {record.id}")
         return held.task
@@ -239,7 +240,10 @@ class Worker:
             return await drive(flow, record, self._attempt, self._commit)
         except (Fenced, LeaseLost) as error:
             logger.info("%s was taken over or changed meanwhile: %s", record.id, error)
-        except (_Drained, _Overdue):
+        except _Overdue:
+            logger.info("%s may have been taken over: its lease was not renewed in time", record.id)
+            await self._release([held.record], begun=False)
+        except _Drained:
             await self._release([held.record], begun=False)
         except asyncio.CancelledError:
             if self._draining:
@@ -261,7 +265,8 @@ class Worker:
             raise LeaseLost(f"{record.id} was given up")
         held.record = record
         flow, now = self._flows[record.flow], self._clock.monotonic()
-        if now > max(held.claimed_at, self._heartbeat.renewed_at) + self._heartbeat.trusted_for:
+        renewed_at = self._heartbeat.renewed_at
+        if now > (renewed_at if renewed_at >= held.held_at else held.claimed_at) + self._heartbeat.trusted_for:
             raise _Overdue
         line = flow.stages[record.status]
         assert line is not None

@@ -1,33 +1,45 @@
-"""Reads what the programs left: the database with nothing but sqlite3, and their books. Says what cannot have happened.
+"""Reads what the programs left: the database, past all of our own code, and their books. Says what cannot have happened.
 
 C1 acknowledged means written · C2 versions without gap or twin · C3 the row is its last history · C4 epochs only grow, each
-granted once · C5 a later read sees what was acknowledged before · C6 effects · C7 all at rest · C8 the data's own log ·
-C9 no word of a bug in a program's log · C10 the file is whole · C11 what was written in a transaction with a transition, or
-with a start, is there once if that is there, and not at all if it is not.
+granted once, and none while the lease of the one before runs · C5 a later read sees what was acknowledged before ·
+C6 effects · C7 all at rest · C8 the data's own log · C9 no word of a bug in a program's log · C10 SQLite's file is whole ·
+C11 what was written in a transaction with a transition, or with a start, is there once if that is there, and not at all if
+it is not.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
-from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from . import ledger, trouble
+from onward.store.urls import is_postgres
+
+from . import ledger, races, trouble
+from .places import reading, store_of
 from .programs import Program, read_book
 
-EDGES = {(flow.name, edge.source, edge.target) for flow in (ledger.FLOW, trouble.FLOW) for edge in flow.edges()}
+FLOWS = (ledger.FLOW, trouble.FLOW, races.FLOW)
+EDGES = {(flow.name, edge.source, edge.target) for flow in FLOWS for edge in flow.edges()}
+KEEPING_A_LOG = (ledger.FLOW.name, races.FLOW.name)
 BY_HANDLERS = ("moved", "not yet")  # kinds of commits that only a handler's return brings about
+BY_PEOPLE = ("woken", "retried", "paused", "resumed", "cancelled", "stopped")
+GOES_ON = ("moved", "saved", "gave up", "deadline")  # kinds after which the same worker may still have it
 WORDS_OF_A_BUG = (
     "the engine failed", "never retrieved", "Exception in thread", "Fatal Python error", "malformed", "never awaited",
-    "Exception ignored", "Exception in callback", "disk image", "constraint failed",
+    "Exception ignored", "Exception in callback", "disk image", "constraint failed", "violates",
+    "deadlock",
 )  # fmt: skip
+# What asyncpg says of a session that was given up while it was being made: the program had been stopped for too long.
+NO_BUG = re.compile(
+    r"Future exception was never retrieved\nfuture: <Future \w+ exception=ConnectionError\('unexpected connection_lost"
+)
 VIOLATIONS_SHOWN = 20
 CLOCKS_DIFFER_S = 0.1
 
@@ -60,44 +72,49 @@ class Found:
 
     @staticmethod
     def read(folder: Path, *, deep: bool = True) -> Found:
-        with closing(sqlite3.connect(f"file:{folder}/onward.db?mode={'rw' if deep else 'ro'}", uri=True)) as connection:
-            connection.row_factory = sqlite3.Row
-            connection.execute("BEGIN")  # one snapshot for all that follows
-            rows = {row["id"]: dict(row) for row in connection.execute("SELECT * FROM onward_process")}
+        with reading(folder, write=deep) as ask:
+            rows = {row["id"]: row for row in ask("SELECT * FROM onward_process")}
             history: dict[str, list[dict[str, Any]]] = defaultdict(list)
-            for entry in connection.execute("SELECT * FROM onward_history ORDER BY process_id, version, seq"):
-                history[entry["process_id"]].append(dict(entry))
-            steps = {
-                (s["process_id"], s["transition"], s["name"]): s["result"]
-                for s in connection.execute("SELECT * FROM onward_step")
-            }
-            tables = {table for (table,) in connection.execute("SELECT name FROM sqlite_master")}
-            bookings = Counter(map(tuple, connection.execute("SELECT * FROM booking") if "booking" in tables else ()))
-            sales = [id for (id,) in connection.execute("SELECT id FROM sale")] if "sale" in tables else None
-            integrity = connection.execute("PRAGMA integrity_check").fetchone()[0] if deep else "ok"
-            connection.execute("COMMIT")
+            for entry in ask("SELECT * FROM onward_history ORDER BY process_id, version"):
+                history[entry["process_id"]].append(entry)
+            steps = {(s["process_id"], s["transition"], s["name"]): s["result"] for s in ask("SELECT * FROM onward_step")}
+            sqlite = not is_postgres(store_of(folder))
+            names = "SELECT name FROM sqlite_master" if sqlite else "SELECT relname::text AS name FROM pg_class"
+            tables = {table["name"] for table in ask(names)}
+            bookings = Counter(tuple(row.values()) for row in (ask("SELECT * FROM booking") if "booking" in tables else ()))
+            sales = [row["id"] for row in ask("SELECT id FROM sale")] if "sale" in tables else None
+            integrity = ask("PRAGMA integrity_check")[0]["integrity_check"] if deep and sqlite else "ok"
         return Found(rows, history, steps, bookings, sales, integrity)
 
 
-def check(folder: Path, programs: Iterable[Program] = (), *, at_rest: bool = True, failed: Collection[str] = ()) -> Verdict:
+def check(
+    folder: Path,
+    programs: Iterable[Program] = (),
+    *,
+    at_rest: bool = True,
+    failed: Collection[str] = (),
+    over: Collection[str] = ("finished",),
+) -> Verdict:
     """The whole check, after the last program has ended. `programs`: those that may have been killed or stopped.
 
-    `failed` are the ids that must have ended as failed, with an error; all others must have finished.
+    `failed` are the ids that must have ended as failed, with an error; all others must be over, in one of these conditions.
     """
     verdict, found = Verdict(), Found.read(folder)
-    books = {name: list(_books(folder, name)) for name in ("started", "acks", "claims", "effects", "once", "refused")}
+    names = ("started", "acks", "claims", "effects", "once", "refused", "leases", "renewals", "releases")
+    books = {name: list(_books(folder, name)) for name in names}
     excused = {program.boot for program in programs if program.exited != 0 or program.stops}
     _acknowledged(verdict, found, books)
     _chains(verdict, found)
     _grants(verdict, found, books)
+    _leases(verdict, found, books)
     _effects(verdict, found, books, excused)
     _steps(verdict, found, books)
     _data(verdict, found)
     _transactions(verdict, found)
     if at_rest:
-        _rest(verdict, found, failed)
+        _rest(verdict, found, failed, over)
     for path in folder.glob("log-*"):
-        text = path.read_text(errors="replace")
+        text = NO_BUG.sub("", path.read_text(errors="replace"))
         verdict.violations += [f"C9 {path.name} says: {words}" for words in WORDS_OF_A_BUG if words in text]
     if found.integrity != "ok":
         verdict.say("C10", found.integrity)
@@ -144,7 +161,7 @@ def _chains(verdict: Verdict, found: Found) -> None:
         if [entry["version"] for entry in entries] != list(range(len(entries))):
             verdict.say("C2 versions of", id, "are", [entry["version"] for entry in entries])
         for before, after in pairwise(entries):
-            moved = after["kind"] in ("moved", "gave up", "deadline")
+            moved = after["kind"] in ("moved", "gave up", "deadline", "cancelled") and after["to_status"] != after["from_status"]
             if after["from_status"] != before["to_status"] or after["transition"] != before["transition"] + moved:
                 verdict.say("C2 the chain of", id, "breaks at version", after["version"])
             if after["epoch"] < before["epoch"]:
@@ -182,6 +199,40 @@ def _grants(verdict: Verdict, found: Found, books: dict[str, list[list[Any]]]) -
                 verdict.say("C4 version", entry["version"], "of", id, "was committed by one who did not have it:", entry["actor"])
 
 
+def _leases(verdict: Verdict, found: Found, books: dict[str, list[list[Any]]]) -> None:
+    """Nobody is granted what another one has, and has neither given back nor come to rest with."""
+    until: dict[tuple[str, int], float] = {}
+    for _, kept, lease, asked_at, _ in (*books["leases"], *books["renewals"]):
+        for attempt in kept.items():
+            until[attempt] = max(asked_at + lease, until.get(attempt, 0.0))
+    for _, id, epoch, _ in books["releases"]:
+        until.pop((id, epoch), None)
+    for id, entries in found.history.items():
+        for entry in entries:
+            if entry["kind"] not in GOES_ON:
+                until.pop((id, entry["epoch"]), None)
+    for boot, id, epoch, *_, at in books["claims"]:
+        if at < until.get((id, epoch - 1), 0.0):
+            verdict.say("C4 epoch", epoch, "of", id, "was granted to", boot, "while another one had it")
+
+
+def _cut_off(found: Found, books: dict[str, list[list[Any]]]) -> set[tuple[str, int]]:
+    """What was taken from a living worker that may not have been told: by a person, or since it was too slow to renew at all."""
+    holders = {(id, epoch): boot for boot, id, epoch, *_ in books["claims"]}
+    renewed: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    last_sign: Counter[str] = Counter()
+    for boot, _, lease, asked_at, _ in books["renewals"]:
+        renewed[boot].append((asked_at, asked_at + lease))
+    for boot, *_, at in (*books["claims"], *books["effects"], *books["renewals"]):
+        last_sign[boot] = max(last_sign[boot], at)
+    cut_off = {(id, e["epoch"] - 1) for id, entries in found.history.items() for e in entries if e["kind"] in BY_PEOPLE}
+    for _, id, epoch, *_, at in books["claims"]:
+        holder = holders.get((id, epoch - 1), "")
+        if last_sign[holder] >= at and not any(asked_at < at < until for asked_at, until in renewed[holder]):
+            cut_off.add((id, epoch - 1))
+    return cut_off
+
+
 def _effects(verdict: Verdict, found: Found, books: dict[str, list[list[Any]]], excused: set[str]) -> None:
     begun: Counter[tuple[str, int, int]] = Counter()
     ended: Counter[tuple[str, int, int]] = Counter()
@@ -205,7 +256,7 @@ def _effects(verdict: Verdict, found: Found, books: dict[str, list[list[Any]]], 
                 verdict.say("C6 version", entry["version"], "of", id, "was committed without its effect")
             elif entry["kind"] in BY_HANDLERS and not unseen and entry["at"] / 1e6 - wall < done_at[attempt] - CLOCKS_DIFFER_S:
                 verdict.say("C6 version", entry["version"], "of", id, "was committed by somebody before its effect was done")
-    released = {(id, epoch) for _, _, id, epoch, _ in books["refused"]}
+    released = {(id, epoch) for _, _, id, epoch, _ in books["refused"]} | _cut_off(found, books)
     for attempt in begun.keys() - committed:
         if who[attempt] not in excused and (attempt[0], attempt[2]) not in released:
             verdict.say("C6 an effect of", who[attempt], "which was neither killed nor fenced was not committed:", attempt)
@@ -257,7 +308,7 @@ def _transactions(verdict: Verdict, found: Found) -> None:
 def _data(verdict: Verdict, found: Found) -> None:
     """C8: the list that each process keeps of its own commits grows by exactly the one that was committed."""
     for id, entries in found.history.items():
-        if id not in found.rows or found.rows[id]["flow"] != ledger.FLOW.name:
+        if id not in found.rows or found.rows[id]["flow"] not in KEEPING_A_LOG:
             continue
         log: list[list[Any]] = []
         for entry in entries[1:]:
@@ -269,19 +320,19 @@ def _data(verdict: Verdict, found: Found) -> None:
         data = json.loads(found.rows[id]["data"])
         if data["log"] != log:
             verdict.say("C8 the log of", id, "is", data["log"], "and should be", log)
-        for label, token in data["tokens"].items():
+        for label, token in data.get("tokens", {}).items():
             transition, _, name = label.partition(":")
             if json.loads(found.steps.get((id, int(transition), name), "null")) != token:
                 verdict.say("C8", id, "keeps", token, "for", label, "which is not what is recorded")
 
 
-def _rest(verdict: Verdict, found: Found, failed: Collection[str]) -> None:
+def _rest(verdict: Verdict, found: Found, failed: Collection[str], over: Collection[str]) -> None:
     for id, row in found.rows.items():
-        wanted = "failed" if id in failed else "finished"
-        if row["condition"] != wanted or row["owner"] is not None or row["due_at"] is not None:
+        wanted = ("failed",) if id in failed else over
+        if row["condition"] not in wanted or row["owner"] is not None or row["due_at"] is not None:
             state = (row["status"], row["owner"], row["due_at"], row["error"])
-            verdict.say("C7", id, "should be", wanted, "and is", row["condition"], *state)
-        if wanted == "failed" and not row["error"]:
+            verdict.say("C7", id, "should be", *wanted, "and is", row["condition"], *state)
+        if id in failed and not row["error"]:
             verdict.say("C7", id, "failed and does not say why")
 
 

@@ -34,6 +34,7 @@ class Books:
         self.folder, self.boot = folder, boot
         self._files: dict[str, int] = {}
         self._lock = threading.Lock()
+        self.effects = 0  # that have begun
 
     def note(self, book: str, *values: Any) -> None:
         with self._lock:
@@ -104,6 +105,7 @@ def effect(ctx: Context) -> Iterator[None]:
     record = ctx.record
     visit = (record.id, record.transition, ctx.key, ctx.attempt, record.epoch, record.owner)
     BOOKS.note("effects", "before", *visit)
+    BOOKS.effects += 1
     trip("effect-begun")
     yield
     BOOKS.note("effects", "after", *visit)

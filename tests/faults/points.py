@@ -113,7 +113,10 @@ class Trap:
             self.hits += 1
             if not (self.hits == self.hit or (self.every and self.hits % self.hit == 0)):
                 return
-        self.books.note("reached", self.point, self.hits, self.action)
+        self.spring(self.hits)
+
+    def spring(self, hits: int) -> None:
+        self.books.note("reached", self.point, hits, self.action)
         match self.action:
             case "kill":
                 _signal_myself(signal.SIGKILL)
@@ -121,7 +124,7 @@ class Trap:
                 with nullcontext() if self.point in LENT else _gate:
                     _signal_myself(signal.SIGSTOP)
             case "raise":
-                raise Planted(f"planted at {self.point}, hit {self.hits}")
+                raise Planted(f"planted at {self.point}, hit {hits}")
             case _:
                 time.sleep(float(self.action.removeprefix("sleep=")))
 
@@ -160,9 +163,8 @@ def arm(books: Books, spec: str) -> None:
     _wrap_worker()
 
 
-def armed() -> str:
-    """The point that is armed, or ''."""
-    return "" if _trap is None else _trap.point
+def armed() -> Trap | None:
+    return _trap
 
 
 # -- where the points are -----------------------------------------------------------------------------------------
@@ -308,8 +310,12 @@ def _wrap_verbs(books: Books, kind: Any) -> None:
         trip("insert-durable")
         return fresh
 
-    async def claim_and_note(self: Any, *arguments: Any, **options: Any) -> list[Record]:
-        records = await claim(self, *arguments, **options)
+    async def claim_and_note(
+        self: Any, known: Any, owner: str, limit: int, lease: timedelta, *arguments: Any, **options: Any
+    ) -> list[Record]:
+        asked_at = time.monotonic()
+        records = await claim(self, known, owner, limit, lease, *arguments, **options)
+        books.note("leases", {record.id: record.epoch for record in records}, lease.total_seconds(), asked_at)
         for record in records:
             books.note("claims", record.id, record.epoch, record.version, record.attempt, record.owner)
         if records:
@@ -337,14 +343,16 @@ def _wrap_verbs(books: Books, kind: Any) -> None:
         lost: set[str] = renew(self, owner, held, lease)
         for id in lost:
             books.note("refused", "renew", id, held[id])
-        books.note("renewals", asked_at, {id: epoch for id, epoch in held.items() if id not in lost})
+        kept = {id: epoch for id, epoch in held.items() if id not in lost}
+        books.note("renewals", kept, lease.total_seconds(), asked_at)
         trip("renew-done")
         return lost
 
     async def release_and_note(self: Any, records: Sequence[Record], **how: Any) -> None:
+        for record in records:
+            books.note("releases", record.id, record.epoch)
         trip("release-begin")
         await _to_its_end(_release(self, records, how))
-        trip("release-done")
 
     async def _release(self: Any, records: Sequence[Record], how: dict[str, Any]) -> None:
         await release(self, records, **how)
@@ -352,6 +360,7 @@ def _wrap_verbs(books: Books, kind: Any) -> None:
             found = await self.get(record.id)
             verb = "released" if found is not None and found.epoch == record.epoch else "release"
             books.note("refused", verb, record.id, record.epoch)
+        trip("release-done")  # here, for who asked may have been cancelled meanwhile
 
     async def step_and_trip(self: Any, record: Record, name: str, result: str) -> None:
         trip("step-acted")

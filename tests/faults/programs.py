@@ -14,6 +14,8 @@ from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGTERM, Signals
 from typing import Any
 
+from .places import store_of
+
 PATIENCE_S = 30.0  # for anything that a program is expected to do
 
 
@@ -127,7 +129,7 @@ class Nursery:
             self._unborn[self._ordered] = program
             self.programs.append(program)
             name = {"n": self._ordered, "role": role, "boot": program.boot, "folder": str(folder)}
-            self.order({"store": f"sqlite:///{folder}/onward.db", **name, **order})
+            self.order({"store": store_of(folder), **name, **order})
         program._until(lambda: program.pid != 0, PATIENCE_S, "was not born")
         return program
 

@@ -13,22 +13,28 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psycopg
+
+import onward.store.postgres as postgres_module
 import onward.store.sqlite as sqlite_module
 import onward.store.turn as turn_module
 import onward.store.writer as writer_module
 import onward.worker as worker_module
 from onward import Flow, Onward, Process, StoreError
+from onward.store.urls import is_postgres
 
-from . import bugs, ledger, points, trouble
+from . import bugs, ledger, points, points_postgres, races, trouble
 
 PORTION = 10  # processes of one insert
 TRIES_MAX = 20
 T = TypeVar("T")
 
-FLOWS: list[Flow[Any]] = [ledger.FLOW, trouble.FLOW]
+FLOWS: list[Flow[Any]] = [ledger.FLOW, trouble.FLOW, races.FLOW]
 CONSTANTS = {  # what an order may make small, so that a test need not wait
     "CHECKPOINT_AFTER": (writer_module,),
     "BUSY_S": (writer_module, sqlite_module),
+    "CONNECTIONS_MAX": (postgres_module,),
+    "TRANSACTIONS_MAX": (postgres_module,),
     "IGNORED_S": (worker_module,),
     "TRANSACTION_S": (turn_module,),
 }
@@ -45,7 +51,8 @@ def play(order: dict[str, Any]) -> int:
     if "bug" in order:
         bugs.PLANTED[order["bug"]]()
     points.arm(ledger.BOOKS, os.environ["CRASH"])
-    role = {"work": work, "feed": feed, "sell": sell}[order["role"]]
+    points_postgres.arm()
+    role = {"work": work, "feed": feed, "sell": sell, "operate": operate, "close": close}[order["role"]]
     asyncio.run(role(order))
     return 0
 
@@ -55,20 +62,27 @@ def app(order: dict[str, Any]) -> Onward:
 
 
 async def work(order: dict[str, Any]) -> None:
-    """A worker; it may start some processes first. `drain_after`: it is told to stop that many seconds after it began."""
+    """A worker; it may start some processes first. `drain_once`: it is told to stop when so many effects have begun."""
     async with app(order) as one:
         if "start" in order:
             await _start(one, ledger.processes(**order["start"]))
         if "trouble" in order:
             await _start(one, [trouble.Trouble(**data) for data in order["trouble"]])
-        if "drain_after" in order:
-            asyncio.get_running_loop().call_later(order["drain_after"], os.kill, os.getpid(), signal.SIGTERM)
+        told = asyncio.create_task(_tell_to_stop(order["drain_once"])) if "drain_once" in order else None
         await one.run(
             until_idle=order.get("until_idle", False),
             lease=order["lease"],
             grace=order.get("grace", 10.0),
             concurrency=order.get("concurrency", 100),
         )
+        if told is not None:
+            told.cancel()  # it may have been told by somebody else before
+
+
+async def _tell_to_stop(begun: int) -> None:
+    while ledger.BOOKS.effects < begun:
+        await asyncio.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def feed(order: dict[str, Any]) -> None:
@@ -95,19 +109,37 @@ async def sell(order: dict[str, Any]) -> None:
     one = app(order)
     async with one:  # makes the tables
         pass
-    with closing(sqlite3.connect(order["store"].removeprefix("sqlite:///"), isolation_level=None)) as connection:
-        connection.execute("PRAGMA wal_autocheckpoint=0")
-        connection.execute("CREATE TABLE IF NOT EXISTS sale (id TEXT PRIMARY KEY)")
+    with closing(_guest(order["store"])) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS sale (id text PRIMARY KEY)")
         for number, process in enumerate(ledger.processes(**order["start"])):
             for end in ("ROLLBACK", "COMMIT") if number % 3 == 0 else ("COMMIT",):
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute("INSERT OR IGNORE INTO sale VALUES (?)", (process.id,))
+                connection.execute("BEGIN")
+                connection.execute(f"INSERT INTO sale VALUES ('{process.id}') ON CONFLICT DO NOTHING")
                 points.trip("guest-begun")
                 await one.start(process, connection=connection)
                 points.trip("guest-started")
                 connection.execute(end)
             points.trip("guest-committed")
             ledger.BOOKS.note("started", process.id)
+
+
+def _guest(store: str) -> Any:
+    """A connection of one who has an application of his own: of psycopg, or of sqlite3."""
+    if is_postgres(store):
+        return psycopg.connect(store, autocommit=True)
+    connection = sqlite3.connect(store.removeprefix("sqlite:///"), isolation_level=None)
+    connection.execute("PRAGMA wal_autocheckpoint=0")
+    return connection
+
+
+async def operate(order: dict[str, Any]) -> None:
+    async with app(order) as one:
+        await races.operate(one, order)
+
+
+async def close(order: dict[str, Any]) -> None:
+    async with app(order) as one:
+        await races.close(one, order)
 
 
 async def _start(one: Onward, processes: Sequence[Process[Any]]) -> None:

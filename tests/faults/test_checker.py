@@ -10,9 +10,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from .checker import Verdict, check, look
+from .places import Places, store_of
 from .programs import Nursery, Program
 
 # A store that was used, by a worker that was killed and one that went on; the tests break copies of it.
@@ -103,6 +105,14 @@ def change_the_log(folder: Path) -> None:
             )
 
 
+def renew_what_the_killed_had(folder: Path) -> None:
+    """For so long that the leases still ran when the next worker was granted them."""
+    claims = min(folder.glob("claims-*"))
+    lines = [json.loads(line) for line in claims.read_text().splitlines()]
+    renewal = [{id: epoch for id, epoch, *_ in lines}, 100.0, lines[-1][-1], lines[-1][-1]]
+    claims.with_name(claims.name.replace("claims", "renewals")).write_text(f"{json.dumps(renewal)}\n")
+
+
 def go_where_no_way_leads(folder: Path) -> None:
     with database(folder) as connection:
         connection.execute("UPDATE onward_history SET to_status = 'mapped' WHERE process_id = '11-5' AND version = 1")
@@ -161,6 +171,7 @@ FORGERIES: list[tuple[str, str, Callable[[Path], None]]] = [
     ),
     ("an epoch that two used", "C4 epoch", write("effects", bool, lambda line: [*line[:6], "worker-other", line[-1]])),
     ("an epoch that is forgotten", "C4 epoch", write("claims", bool, lambda line: [line[0], 99, *line[2:]])),
+    ("an epoch granted while a lease ran", "C4 epoch", renew_what_the_killed_had),
     ("a commit by another worker", "C4 version", sql("UPDATE onward_history SET actor = 'worker-other' WHERE version = 1")),
     ("a commit without its effect", "C6 version", erase("effects", lambda line: line[1] == "11-6" and line[2] == 1)),
     (
@@ -206,6 +217,30 @@ def test_a_store_that_is_in_order_passes(used: Used, copy: Path) -> None:
 def test_the_checker_catches(used: Used, copy: Path, expected: str, forge: Callable[[Path], None]) -> None:
     forge(copy)
     assert caught(check(copy, used[1]), expected)
+
+
+def test_the_checker_reads_postgres_as_well(nursery: Nursery, places: Places) -> None:
+    with places.at("postgres", "used") as folder:
+        worker = nursery.start("work", folder, start={"seed": 11, "number": 10}, lease=5.0, until_idle=True)
+        assert worker.wait() == 0, worker.log()
+        assert check(folder).assert_clean().counts["commits"] >= 50
+        with psycopg.connect(store_of(folder)) as connection:
+            for _, forgery in FORGERIES_POSTGRES:
+                assert connection.execute(forgery.encode()).rowcount == 1, forgery
+        verdict = check(folder)
+        assert all(caught(verdict, expected) for expected, _ in FORGERIES_POSTGRES)
+
+
+FORGERIES_POSTGRES = [
+    ("C1 acknowledged and lost: 11-0", "DELETE FROM onward_history WHERE process_id = '11-0' AND version = 3"),
+    ("C2 versions of 11-6", "DELETE FROM onward_history WHERE process_id = '11-6' AND version = 2"),
+    ("C2 the time of 11-1", "UPDATE onward_history SET at = 'epoch' WHERE process_id = '11-1' AND version = 2"),
+    ("C3 the row of 11-2", "UPDATE onward_process SET data = data || '{\"seed\": 0}' WHERE id = '11-2'"),
+    ("C4 the epoch of 11-3", "UPDATE onward_history SET epoch = 0 WHERE process_id = '11-3' AND version = 2"),
+    ("C7 11-4", "UPDATE onward_process SET condition = 'failed' WHERE id = '11-4'"),
+    ("C8 the log of 11-5", "UPDATE onward_process SET data = data || '{\"log\": []}' WHERE id = '11-5'"),
+    ("C11 written by a handler", "INSERT INTO booking VALUES ('11-6', 0, 0)"),
+]
 
 
 def test_a_look_at_the_running_store_catches_a_read_that_is_behind(copy: Path) -> None:
