@@ -15,11 +15,15 @@ help:
 demo: $(VENV)/.demo
 	@$(BIN)/onward demo
 
+# Most tests wait for programs that they have started, hence more lanes than a small machine has cores. A file stays in one lane.
+LANES := -n 3 --dist loadfile
+
 test: lint types
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q $(LANES) -m "not alone"
+	@$(BIN)/python -m pytest -q -m alone
 
 fast: lint types
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(BIN)/python -m pytest -q $(LANES) -m "not slow and not alone"
 
 lint: $(VENV)/.test
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .

@@ -73,7 +73,7 @@ def scans_of(plan: dict[str, Any]) -> list[tuple[str, str]]:
     return own + [scan for part in plan.get("Plans", ()) for scan in scans_of(part)]
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_forgotten_transaction_makes_claims_slower_and_is_told_and_all_is_well_when_it_is_over(
     postgres_url: str, tmp_path: Path
 ) -> None:

@@ -23,7 +23,7 @@ def workers(postgres_url: str, tmp_path: Path) -> Iterator[Fleet]:
         yield one
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_minute_of_kill_9_among_four_workers_loses_nothing_and_doubles_nothing(workers: Fleet) -> None:
     workers.start(PROCESSES)
     dice, kills = random.Random(6), 0

@@ -26,7 +26,7 @@ LOOK_EVERY = 30  # kills between two looks at the running store
 SCALE = SECONDS / 60
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_minute_of_kill_9_loses_nothing_and_doubles_nothing(nursery: Nursery, tmp_path: Path) -> None:
     draw = random.Random(SEED)
     print(f"\nONWARD_KILL_SEED={SEED} ONWARD_KILL_SECONDS={SECONDS:g}")

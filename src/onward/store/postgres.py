@@ -252,7 +252,7 @@ class PostgresStore:
 
     async def begin(self, record: Record) -> PostgresTransaction:
         self._check_usable()
-        transaction = PostgresTransaction(self._transactions, SQL["commit soon"], _COMMIT_ONE, self._now, self._was_committed, self._works)
+        transaction = PostgresTransaction(self._transactions, _COMMIT_ONE, self._now, self._was_committed, self._works)
         try:
             await transaction.begin()
         except TROUBLE as error:

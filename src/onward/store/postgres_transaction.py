@@ -16,9 +16,11 @@ from onward.process import Record
 from onward.store.pool import Pool
 from onward.store.rows import Commit, after, fenced
 from onward.store.session import ANSWER_S, TROUBLE, cut, is_gone, is_trouble, message, state_of
+from onward.store.sql import load
 
 logger = logging.getLogger("onward")
 
+SQL = load("postgres.sql")
 TRANSACTION_S = 10.0  # so long a handler may keep its transaction open, and what it has locked there
 
 
@@ -30,14 +32,12 @@ class PostgresTransaction:
     def __init__(
         self,
         pool: Pool,
-        soon_sql: str,
         commit_sql: str,
         now: Callable[[], datetime | None],
         committed: Callable[[Commit], Awaitable[bool]],
         works: Callable[[int], Awaitable[bool]],
     ) -> None:
-        self._pool, self._soon_sql, self._commit_sql = pool, soon_sql, commit_sql
-        self._now, self._committed, self._works = now, committed, works
+        self._pool, self._commit_sql, self._now, self._committed, self._works = pool, commit_sql, now, committed, works
         self._over = self._too_long = False
         self.connection: Any = None
 
@@ -107,7 +107,7 @@ class PostgresTransaction:
         asked = False
         try:
             async with asyncio.timeout(ANSWER_S):
-                await self.connection.execute(self._soon_sql)
+                await self.connection.execute(SQL["commit soon"])
                 [[item.at, written]] = await self.connection.fetch(self._commit_sql, self._now(), *item.own, *item.shape)
                 if not written:
                     raise fenced(item)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from functools import cache
 from importlib.resources import files
 
 _BLOCK = re.compile(r"^-- name: (.+)$", re.MULTILINE)
@@ -11,6 +12,7 @@ _QUOTED = re.compile(r"\{(\w+)\}")
 _COMMENT = re.compile(r"\s*--.*$", re.MULTILINE)
 
 
+@cache
 def load(name: str) -> dict[str, str]:
     """The blocks of `store/<name>` by their names, in order; `{other}` is replaced by the block of that name."""
     parts = _BLOCK.split(files("onward.store").joinpath(name).read_text(encoding="utf-8"))
