@@ -33,7 +33,7 @@ LEASE_MIN = timedelta(milliseconds=200)
 CLAIM_MAX = 500  # rows of one claim
 SUSPECT_LOSSES = 2  # workers lost in a row with one process: it may have been the cause
 THREADS_MAX = 64  # for sync handlers
-AGAIN_S = 0.01  # between two claims, should one bring nothing though something is due
+AGAIN_S = 0.01  # before the next claim, should one after the other bring nothing though something is due
 IDLE_MAX_S = 5.0  # an idle worker looks at least this often, should every notice have failed
 STORE_PAUSE_MAX_S = 1.0  # between two tries of a commit while the store is in trouble
 GRACE = timedelta(seconds=30)  # for running handlers, after a worker was told to stop
@@ -84,6 +84,7 @@ class Worker:
         self._stuck: set[asyncio.Task[Record | None]] = set()
         self._draining = False
         self._over = False
+        self._in_vain = False  # whether the last claim was, though something was due
         self._unsure = False  # whether the store was in trouble since we last knew what we have
         self._seldom = Seldom(clock.monotonic)
         self._wakeup = asyncio.Event()
@@ -146,11 +147,13 @@ class Worker:
             try:
                 if self._unsure:
                     await self._make_sure()
-                free = self._concurrency - len(self._held)
-                claimed = await self._claim(min(free, CLAIM_MAX)) if free else []
+                wanted = min(self._concurrency - len(self._held), CLAIM_MAX)
+                claimed = await self._claim(wanted) if wanted else []
                 for record in claimed:
                     self._begin(record)
-                if (not claimed or len(self._held) >= self._concurrency) and not await self._wait(until_idle):
+                self._in_vain = self._in_vain and not claimed
+                full = len(self._held) >= self._concurrency
+                if (len(claimed) < wanted or full) and not await self._wait(until_idle):
                     return
             except StoreError as error:
                 self._seldom.warning("the store is in trouble, the worker waits: %s", error)
@@ -185,7 +188,9 @@ class Worker:
                 epochs = {id: held.record.epoch for id, held in self._held.items()}
                 self._lost({id: epochs[id] for id in await self._store.taken_away(epochs)})
             full = len(self._held) >= self._concurrency
-            timeout = IDLE_MAX_S if due is None or full else min(IDLE_MAX_S, max(AGAIN_S, due.total_seconds()))
+            timeout = IDLE_MAX_S if due is None or full else min(IDLE_MAX_S, due.total_seconds())
+            if timeout <= 0:  # it has become due since the claim; or another worker is taking it at this moment
+                timeout, self._in_vain = AGAIN_S if self._in_vain else 0.0, True
             await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
