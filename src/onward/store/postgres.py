@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import zlib
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -20,6 +19,7 @@ from onward.ports import Clock, Count, Known, NewProcess, Search
 from onward.process import Condition, Entry, Record
 from onward.store import guest
 from onward.store.batches import IN_THE_AIR_MAX, Batches
+from onward.store.fork import pid
 from onward.store.news import News
 from onward.store.pool import Pool
 from onward.store.postgres_transaction import PostgresTransaction
@@ -63,7 +63,7 @@ class PostgresStore:
 
     async def open(self) -> None:
         """Connects, and checks that the tables are those that this code knows. Raises StoreError."""
-        if self._pid == os.getpid():
+        if self._pid == pid():
             raise StoreError(f"{self.name} is open already", hint="one `async with app:` at a time; share the app inside it")
         self._loop = asyncio.get_running_loop()
         self._looking = asyncio.Lock()
@@ -74,7 +74,7 @@ class PostgresStore:
             self._transactions = Pool(self._dsn, TRANSACTIONS_MAX, **self._session)
             await self._pool.open()
             await self._transactions.open()
-            self._pid = os.getpid()
+            self._pid = pid()
             await self._check_schema()
         except BaseException as error:
             self._pid = 0
@@ -100,7 +100,7 @@ class PostgresStore:
 
     async def close(self) -> None:
         """Waits for what is being written. May be called twice."""
-        if self._pid != os.getpid():
+        if self._pid != pid():
             return
         await self._batches.close()
         self._pid = 0  # what comes while it closes is refused, not forgotten
@@ -113,11 +113,11 @@ class PostgresStore:
         await self._loop.run_in_executor(None, self._renewer.close)  # its loop cannot run beside this one
 
     def _check_usable(self) -> None:
-        if self._pid == os.getpid():
+        if self._pid == pid():
             return
         if self._pid:
             raise StoreError(
-                f"{self.name} was opened by process {self._pid} and is used in its fork {os.getpid()}",
+                f"{self.name} was opened by process {self._pid} and is used in its fork {pid()}",
                 hint="open the app after the fork: `async with app:` in the child",
             )
         raise StoreError(f"{self.name} is not open", hint="use the app inside `async with app:`")

@@ -22,6 +22,7 @@ from onward.ports import Clock, Count, Known, NewProcess, Search
 from onward.process import Condition, Entry, Record
 from onward.store import guest
 from onward.store.files import FileLock
+from onward.store.fork import pid
 from onward.store.rows import MICROSECOND, Commit, after, fenced, oldest_first
 from onward.store.schema import refuse_other_schema
 from onward.store.sqlite_file import SCHEMA, SQL, connect, instant, make_file, make_or_refuse, micros, schema_of
@@ -50,7 +51,7 @@ class SqliteStore:
 
     async def open(self) -> None:
         """Opens the file; makes it and its tables where there are none. Raises StoreError, also for an older schema."""
-        if self._pid == os.getpid():
+        if self._pid == pid():
             raise StoreError(f"{self.path} is open already", hint="one `async with app:` at a time; share the app inside it")
         self._changed = asyncio.Event()  # of this event loop
         if not self._in_memory:
@@ -65,11 +66,11 @@ class SqliteStore:
             except sqlite3.Error as error:
                 await self._writer.close()
                 raise store_error(self.path, error) from error
-        self._pid = os.getpid()
+        self._pid = pid()
 
     async def close(self) -> None:
         """Waits for what is being written. May be called twice."""
-        if self._pid != os.getpid():
+        if self._pid != pid():
             return
         self._pid = 0  # first: what comes while it closes is refused, not forgotten
         await self._writer.close()
@@ -97,11 +98,11 @@ class SqliteStore:
     # -- writing, reading, waiting ----------------------------------------------------------------------------
 
     def _check_usable(self) -> None:
-        if self._pid == os.getpid():
+        if self._pid == pid():
             return
         if self._pid:
             raise StoreError(
-                f"{self.path} was opened by process {self._pid} and is used in its fork {os.getpid()}",
+                f"{self.path} was opened by process {self._pid} and is used in its fork {pid()}",
                 hint="open the app after the fork: `async with app:` in the child",
             )
         raise StoreError(f"{self.path} is not open", hint="use the app inside `async with app:`")
