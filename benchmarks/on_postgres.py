@@ -20,9 +20,9 @@ from figures import Figure, Figures, Row, verdict
 from ladder import DATA, KNOWN, LADDER, STAGES, app, fill
 
 from onward.clock import SystemClock
-from onward.store.postgres import SQL
-from onward.store.postgres_upkeep import PostgresUpkeep
-from onward.store.session import Address
+from onward.store.postgres.session import Address
+from onward.store.postgres.store import SQL
+from onward.store.postgres.upkeep import PostgresUpkeep
 
 PROCESSES = 8_000
 PGBENCH_CLIENTS = 1, 2, 4, 8, 16

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from onward import END, Condition, Conflict, Flow, InvalidData, NotFound, Onward, Process, Record, Retry, StoreError
 from onward.codec import PAYLOAD_MAX
-from onward.store.sqlite import SqliteStore
+from onward.store.sqlite.store import SqliteStore
 
 
 class Neighbour(Process[Leg]):
@@ -404,7 +404,7 @@ async def test_the_same_broken_start_in_a_group_of_good_ones_names_the_one(url: 
 def test_the_limits_have_names_and_reasons() -> None:
     """A limit that nobody can look up is a riddle."""
     from onward import codec, context, control, decide, process
-    from onward.store import writer
+    from onward.store.sqlite import writer
 
     limits = {
         codec: ["PAYLOAD_MAX", "FAULTS_MAX"],

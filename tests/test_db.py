@@ -27,13 +27,15 @@ from onward.cli import cli
 from onward.cli.db import db
 from onward.errors import StoreError
 from onward.ports import Upkeep
-from onward.store import open_store, postgres_upkeep, sqlite_upkeep, upkeep_of
-from onward.store.dump import without_password
-from onward.store.postgres_upkeep import PostgresUpkeep
+from onward.store import open_store, upkeep_of
+from onward.store.postgres import upkeep as postgres_upkeep
+from onward.store.postgres.dump import without_password
+from onward.store.postgres.upkeep import PostgresUpkeep
 from onward.store.schema import Migration, migrations
 from onward.store.sql import load
-from onward.store.sqlite_file import SCHEMA, SQL
-from onward.store.sqlite_upkeep import SqliteUpkeep
+from onward.store.sqlite import upkeep as sqlite_upkeep
+from onward.store.sqlite.file import SCHEMA, SQL
+from onward.store.sqlite.upkeep import SqliteUpkeep
 from onward.store.urls import shown
 from onward.testing import ManualClock
 from onward.testing.contract import moved, new
@@ -281,16 +283,16 @@ async def test_a_migration_that_fails_leaves_the_schema_before_it_whole(url: str
 
 KILLED = f"""
 import asyncio, os, signal, sys
-import onward.store.sqlite_file
+import onward.store.sqlite.file
 from onward.store.schema import Migration
-from onward.store.sqlite_upkeep import MIGRATIONS, SqliteUpkeep
+from onward.store.sqlite.upkeep import MIGRATIONS, SqliteUpkeep
 from onward.testing import ManualClock
 
 def cut_short(script):
     yield "{COLUMN}"
     os.kill(os.getpid(), signal.SIGKILL)
 
-onward.store.sqlite_file.statements = cut_short
+onward.store.sqlite.file.statements = cut_short
 more = Migration(len(MIGRATIONS) + 1, "")
 asyncio.run(SqliteUpkeep(sys.argv[1], ManualClock(), [*MIGRATIONS, more]).upgrade(print))
 """

@@ -18,8 +18,8 @@ from postgres import PrivateServer
 
 from onward import Condition, Context, Onward
 from onward.demo.flow import Batch, check_status
-from onward.store import postgres
-from onward.store.session import SESSION, Address
+from onward.store.postgres import store
+from onward.store.postgres.session import SESSION, Address
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "postgres.md").read_text(encoding="utf-8")
@@ -135,7 +135,7 @@ async def test_each_session_has_the_settings_of_the_table_unless_the_url_says_ot
 
 def test_a_worker_has_no_more_connections_than_the_document_says() -> None:
     said = re.search(r"never more than (\d+): (\d+) to read and write, (\d+) for handlers", TEXT)
-    each = (postgres.CONNECTIONS_MAX, postgres.TRANSACTIONS_MAX)
+    each = (store.CONNECTIONS_MAX, store.TRANSACTIONS_MAX)
     assert said is not None and tuple(map(int, said.groups())) == (sum(each) + 2, *each)
 
 

@@ -42,7 +42,7 @@ PURE |= {"json", "math", "pydantic", "pydantic_core", "re", "sys", "types", "typ
 CLOCKS = {  # who reads a clock, and why it is not handed one
     "clock.py": "this is the clock",
     "process.py": "new_id: ids sort by their birth",
-    "store/files.py": "waits for another program's lock, in real time",
+    "store/sqlite/files.py": "waits for another program's lock, in real time",
     "testing/contract.py": "measures how soon a store notices something",
     "testing/openai_standin.py": "a server of its own",
     "demo/main.py": "shows people how long it took",
@@ -65,7 +65,7 @@ MODULES = list(modules())
 
 
 def part_of(name: str) -> str:
-    """'store/sqlite.py' -> 'store', 'onward.store.sqlite' -> 'store', 'onward' -> '__init__'."""
+    """'store/urls.py' -> 'store', 'onward.store.urls' -> 'store', 'onward' -> '__init__'."""
     return (re.sub(r"\.py$", "", name).removeprefix("onward").strip("./").replace("/", ".").split(".") or [""])[0] or "__init__"
 
 

@@ -26,8 +26,8 @@ from test_store_postgres import User
 from onward import END, Condition, Context, Every, Flow, Onward, Process, StoreError, stage
 from onward.clock import SystemClock
 from onward.store import upkeep_of
-from onward.store.postgres import PostgresStore
-from onward.store.session import SESSION
+from onward.store.postgres.session import SESSION
+from onward.store.postgres.store import PostgresStore
 from onward.testing import ManualClock, StoreContract
 
 pytestmark = pytest.mark.skipif(pgbouncer.program() is None, reason="no pgbouncer here: apt-get install pgbouncer")

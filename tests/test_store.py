@@ -18,8 +18,8 @@ import pytest
 from onward.errors import Conflict, Fenced, OnwardError, StoreError
 from onward.ports import Search
 from onward.store import open_store
-from onward.store.files import file_system_of, refuse_network_file_system
-from onward.store.sqlite import SqliteStore
+from onward.store.sqlite.files import file_system_of, refuse_network_file_system
+from onward.store.sqlite.store import SqliteStore
 from onward.testing import ManualClock, StoreContract
 from onward.testing.contract import KNOWN, LEASE, agree, claimed, moved, new
 
@@ -154,7 +154,7 @@ async def test_every_connection_writes_ahead_and_flushes_what_it_acknowledges(pa
         connections.append(sqlite3.Connection(*args, **more))
         return connections[-1]
 
-    monkeypatch.setattr("onward.store.sqlite.sqlite3.connect", connect)
+    monkeypatch.setattr("onward.store.sqlite.store.sqlite3.connect", connect)
     async for store in opened(path, ManualClock()):
         [record] = await claimed(store, "a")
         await asyncio.to_thread(store.renew, "worker-a", {"a": record.epoch}, LEASE)
@@ -262,7 +262,7 @@ async def test_a_database_of_a_newer_onward_is_refused_and_left_as_it_is(path: P
 READ_ONLY = """
     import asyncio, os, sys
     from onward.errors import StoreError
-    from onward.store.sqlite import SqliteStore
+    from onward.store.sqlite.store import SqliteStore
     from onward.testing import ManualClock
 
     if len(sys.argv) > 2 and os.geteuid() == 0:  # no mode stops root: be somebody else
@@ -502,7 +502,7 @@ def test_it_works_in_two_event_loops_one_after_the_other(tmp_path: Path, name: s
 FORK = """
     import asyncio, os, sys, time
     from onward.errors import StoreError
-    from onward.store.sqlite import SqliteStore
+    from onward.store.sqlite.store import SqliteStore
     from onward.testing import ManualClock
     from onward.testing.contract import *
 

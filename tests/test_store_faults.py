@@ -23,7 +23,7 @@ import pytest
 from onward.errors import Fenced, StoreError
 from onward.ports import NewProcess, Search
 from onward.process import Record
-from onward.store.sqlite import SqliteStore
+from onward.store.sqlite.store import SqliteStore
 from onward.testing import ManualClock
 from onward.testing.contract import KNOWN, LEASE, agree, claimed, failed, finished, moved, new, not_yet, trace, verdict
 
@@ -116,7 +116,7 @@ SMALL_DISK = """
     import asyncio, json, os, sqlite3, sys
     from onward.errors import Fenced, StoreError
     from onward.process import Record
-    from onward.store.sqlite import SqliteStore
+    from onward.store.sqlite.store import SqliteStore
     from onward.testing import ManualClock
     from onward.testing.contract import *
 
@@ -265,8 +265,8 @@ async def test_an_id_that_is_no_text_ends_nothing_and_its_neighbours_go_on(
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onward.store.writer.BUSY_S", BUSY_S)
-    monkeypatch.setattr("onward.store.sqlite.BUSY_S", BUSY_S)
+    monkeypatch.setattr("onward.store.sqlite.writer.BUSY_S", BUSY_S)
+    monkeypatch.setattr("onward.store.sqlite.store.BUSY_S", BUSY_S)
 
 
 class Holder:
@@ -526,7 +526,7 @@ async def test_other_writes_may_lose_their_answers_too(faulty: tuple[SqliteStore
 
 async def test_a_checkpoint_that_fails_takes_no_verdict_back(faulty: tuple[SqliteStore, Faulty], monkeypatch: pytest.MonkeyPatch):
     store, connection = faulty
-    monkeypatch.setattr("onward.store.writer.CHECKPOINT_AFTER", 0)
+    monkeypatch.setattr("onward.store.sqlite.writer.CHECKPOINT_AFTER", 0)
     [record] = await claimed(store, "a")
     connection.wanted, connection.before = "PRAGMA wal_checkpoint", 99
     record = await store.commit(record, moved(record))
@@ -536,7 +536,7 @@ async def test_a_checkpoint_that_fails_takes_no_verdict_back(faulty: tuple[Sqlit
 
 
 async def test_the_log_is_kept_short_while_it_is_written(store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("onward.store.writer.CHECKPOINT_AFTER", 100)
+    monkeypatch.setattr("onward.store.sqlite.writer.CHECKPOINT_AFTER", 100)
     records = await claimed(store, *(f"p{n:02}" for n in range(50)))
     written, longest = 0, 0
     for _ in range(60):

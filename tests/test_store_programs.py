@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from onward.clock import SystemClock
-from onward.store.sqlite import SqliteStore
+from onward.store.sqlite.store import SqliteStore
 from onward.testing.contract import agree, claimed, moved, new
 
 PATIENCE_S = 60.0  # of this file with a program that should have ended
@@ -35,8 +35,8 @@ class Program:
         from dataclasses import replace
         from onward.clock import SystemClock
         from onward.errors import StoreError
-        from onward.store import writer
-        from onward.store.sqlite import SqliteStore
+        from onward.store.sqlite import writer
+        from onward.store.sqlite.store import SqliteStore
         from onward.testing.contract import *
 
         def say(*words):

@@ -23,13 +23,13 @@ import psycopg
 import pytest
 from conftest import PATIENCE_S, Job, Step, kinds, one_stage, opened, work_off, working
 
-import onward.store.turn as turn_module
+import onward.store.sqlite.turn as turn_module
 from onward import Condition, Conflict, Context, Every, Flow, Onward, OnwardError, Record, Retry, StoreError, Unrecoverable
 from onward.clock import SystemClock
 from onward.store import upkeep_of
-from onward.store.sqlite import SqliteStore
-from onward.store.turn import Turn
-from onward.store.writer import Writer
+from onward.store.sqlite.store import SqliteStore
+from onward.store.sqlite.turn import Turn
+from onward.store.sqlite.writer import Writer
 
 
 class Database:
@@ -703,7 +703,7 @@ async def test_a_cancelled_wait_for_a_transaction_holds_up_nobody(lite: Sqlite) 
 PROGRAM = """
 import asyncio, os, signal, sys
 import asyncpg
-from onward.store import postgres_transaction
+from onward.store.postgres import transaction as postgres_transaction
 from test_transactions import Postgres, killed_flow
 url, point = sys.argv[1:]
 

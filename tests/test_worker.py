@@ -39,7 +39,7 @@ from onward import (
     stage,
 )
 from onward.decide import MOVES_MAX, Change
-from onward.store.sqlite import SqliteStore
+from onward.store.sqlite.store import SqliteStore
 from onward.testing import ManualClock
 
 KNOWN = [("job", "make")]

@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import onward.heartbeat as heartbeat_module
-import onward.store.postgres as postgres_module
-import onward.store.sqlite as sqlite_module
-import onward.store.turn as turn_module
+import onward.store.postgres.store as postgres_module
+import onward.store.sqlite.store as sqlite_module
+import onward.store.sqlite.turn as turn_module
 import onward.worker as worker_module
 from onward.decide import Change
 from onward.process import Record
-from onward.store.postgres_transaction import PostgresTransaction
+from onward.store.postgres.transaction import PostgresTransaction
 from onward.store.rows import after
-from onward.store.writer import Writer
+from onward.store.sqlite.writer import Writer
 from onward.worker import Worker
 
 

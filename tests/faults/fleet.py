@@ -26,8 +26,8 @@ import psycopg
 
 from onward import END, Context, Every, Flow, Onward, Process, Retry, stage
 from onward.clock import SystemClock
-from onward.store import postgres as postgres_module
 from onward.store import upkeep_of
+from onward.store.postgres import store as postgres_module
 from onward.store.rows import Commit
 
 from .checker import WORDS_OF_A_BUG

@@ -19,21 +19,21 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import onward.store.sqlite as sqlite_module
-import onward.store.sqlite_file as file_module
-import onward.store.turn as turn_module
-import onward.store.writer as writer_module
+import onward.store.sqlite.file as file_module
+import onward.store.sqlite.store as sqlite_module
+import onward.store.sqlite.turn as turn_module
+import onward.store.sqlite.writer as writer_module
 import onward.worker as worker_module
 from onward.context import Context
 from onward.decide import Change
 from onward.errors import Fenced
 from onward.process import Record
-from onward.store.files import FileLock
-from onward.store.postgres import PostgresStore
+from onward.store.postgres.store import PostgresStore
 from onward.store.rows import Commit
-from onward.store.sqlite import SqliteStore
-from onward.store.turn import Turn
-from onward.store.writer import Writer
+from onward.store.sqlite.files import FileLock
+from onward.store.sqlite.store import SqliteStore
+from onward.store.sqlite.turn import Turn
+from onward.store.sqlite.writer import Writer
 from onward.worker import Worker
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from typing import Any
 from asyncpg.connection import Connection
 from asyncpg.pool import PoolConnectionProxy
 
-import onward.store.batches as batches_module
-from onward.store.postgres import PostgresStore
+import onward.store.postgres.batches as batches_module
+from onward.store.postgres.session import Address
+from onward.store.postgres.store import PostgresStore
 from onward.store.rows import Commit
-from onward.store.session import Address
 
 from .points import POINTS, Trap, armed, put, trip
 

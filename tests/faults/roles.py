@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 import psycopg
 
-import onward.store.postgres as postgres_module
-import onward.store.sqlite as sqlite_module
-import onward.store.turn as turn_module
-import onward.store.writer as writer_module
+import onward.store.postgres.store as postgres_module
+import onward.store.sqlite.store as sqlite_module
+import onward.store.sqlite.turn as turn_module
+import onward.store.sqlite.writer as writer_module
 import onward.worker as worker_module
 from onward import Flow, Onward, Process, StoreError
 from onward.store.urls import is_postgres

@@ -11,7 +11,8 @@ from conftest import Job, Step, one_stage, opened, working
 
 from onward import Condition, Context
 from onward.clock import SystemClock
-from onward.store import postgres_transaction, upkeep_of
+from onward.store import upkeep_of
+from onward.store.postgres import transaction as postgres_transaction
 
 from .proxy import Proxy
 

@@ -16,9 +16,9 @@ import pytest
 
 from onward.clock import SystemClock
 from onward.store import upkeep_of
-from onward.store.postgres import SQL
-from onward.store.postgres_upkeep import DEAD_MIN
-from onward.store.session import SESSION
+from onward.store.postgres.session import SESSION
+from onward.store.postgres.store import SQL
+from onward.store.postgres.upkeep import DEAD_MIN
 
 from .fleet import FLOW, fleet, until
 

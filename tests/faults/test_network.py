@@ -20,9 +20,9 @@ import asyncpg
 import psycopg
 import pytest
 
-from onward.store import news as news_module
-from onward.store.news import News
-from onward.store.postgres import TRANSACTIONS_MAX
+from onward.store.postgres import news as news_module
+from onward.store.postgres.news import News
+from onward.store.postgres.store import TRANSACTIONS_MAX
 
 from .cut import HELD_MIN, PAUSED_S, PROCESSES, TAKEN_MAX_S, look_on, wait_for_work
 from .fleet import LEASE_S, PATIENCE_S, Fleet, fleet, until

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from onward.errors import StoreError
 from onward.ports import Clock, Store, Upkeep
-from onward.store.sqlite import SqliteStore
-from onward.store.sqlite_upkeep import SqliteUpkeep
+from onward.store.sqlite.store import SqliteStore
+from onward.store.sqlite.upkeep import SqliteUpkeep
 from onward.store.urls import SCHEMES, is_postgres, shown, sqlite_path
 
 
@@ -16,7 +16,7 @@ def open_store(url: str, clock: Clock, *, virtual: bool = True) -> Store:
     """
     if is_postgres(url):
         try:
-            from onward.store.postgres import PostgresStore
+            from onward.store.postgres.store import PostgresStore
         except ModuleNotFoundError as error:
             raise _without_driver(error) from None
         return PostgresStore(url, clock if virtual else None)
@@ -29,7 +29,7 @@ def upkeep_of(url: str, clock: Clock, *, virtual: bool = True) -> Upkeep:
     """The same for the upkeep of a store, which nobody need have opened."""
     if is_postgres(url):
         try:
-            from onward.store.postgres_upkeep import PostgresUpkeep
+            from onward.store.postgres.upkeep import PostgresUpkeep
         except ModuleNotFoundError as error:
             raise _without_driver(error) from None
         return PostgresUpkeep(url, clock, virtual=virtual)

@@ -339,7 +339,7 @@ SELECT format('ALTER ROLE %I IN DATABASE %I SET synchronous_commit = on', curren
  WHERE current_setting('synchronous_commit') = 'off'
 
 -- name: month
--- The partition of one month; its name and both days are put in by store/postgres_upkeep.py. Made apart and then attached:
+-- The partition of one month; its name and both days are put in by store/postgres/upkeep.py. Made apart and then attached:
 -- that locks only the partition `default`, in which nothing is, and holds up no commit.
 CREATE TABLE onward_history_month (LIKE onward_history INCLUDING DEFAULTS)
   WITH (autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.1);

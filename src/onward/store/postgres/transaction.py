@@ -13,9 +13,9 @@ import asyncpg
 from onward.decide import Change
 from onward.errors import Misuse, RolledBack, StoreError
 from onward.process import Record
-from onward.store.pool import Pool
+from onward.store.postgres.pool import Pool
+from onward.store.postgres.session import ANSWER_S, TROUBLE, cut, is_gone, is_trouble, message, state_of
 from onward.store.rows import Commit, after, fenced
-from onward.store.session import ANSWER_S, TROUBLE, cut, is_gone, is_trouble, message, state_of
 from onward.store.sql import load
 
 logger = logging.getLogger("onward")

@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from onward.errors import Conflict, Fenced, NotFound, StoreError
-from onward.store.files import FileLock, LockHeld
 from onward.store.rows import Commit, Write, land
-from onward.store.turn import Turn
+from onward.store.sqlite.files import FileLock, LockHeld
+from onward.store.sqlite.turn import Turn
 
 W = TypeVar("W", bound=Write)
 logger = logging.getLogger("onward")

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from onward.store.session import TROUBLE
+from onward.store.postgres.session import TROUBLE
 
 T = TypeVar("T")
 

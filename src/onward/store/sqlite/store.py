@@ -21,13 +21,13 @@ from onward.errors import Conflict, Fenced, NotFound, OnwardError, StoreError
 from onward.ports import Clock, Count, Known, NewProcess, Search
 from onward.process import Condition, Entry, Record
 from onward.store import guest
-from onward.store.files import FileLock
 from onward.store.fork import pid
 from onward.store.rows import MICROSECOND, Commit, after, fenced, oldest_first
 from onward.store.schema import refuse_other_schema
-from onward.store.sqlite_file import SCHEMA, SQL, connect, instant, make_file, make_or_refuse, micros, schema_of
-from onward.store.turn import Turn
-from onward.store.writer import BUSY_S, Job, Writer, store_error, transaction
+from onward.store.sqlite.file import SCHEMA, SQL, connect, instant, make_file, make_or_refuse, micros, schema_of
+from onward.store.sqlite.files import FileLock
+from onward.store.sqlite.turn import Turn
+from onward.store.sqlite.writer import BUSY_S, Job, Writer, store_error, transaction
 
 NOTICE_S = 0.05  # how often an idle worker looks whether another program wrote
 

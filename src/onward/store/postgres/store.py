@@ -18,15 +18,15 @@ from onward.errors import Conflict, Fenced, NotFound, StoreError
 from onward.ports import Clock, Count, Known, NewProcess, Search
 from onward.process import Condition, Entry, Record
 from onward.store import guest
-from onward.store.batches import IN_THE_AIR_MAX, Batches
 from onward.store.fork import pid
-from onward.store.news import News
-from onward.store.pool import Pool
-from onward.store.postgres_transaction import PostgresTransaction
-from onward.store.renewer import Renewer
+from onward.store.postgres.batches import IN_THE_AIR_MAX, Batches
+from onward.store.postgres.news import News
+from onward.store.postgres.pool import Pool
+from onward.store.postgres.renewer import Renewer
+from onward.store.postgres.session import ANSWER_S, SEARCH_S, TROUBLE, Address, is_about_values, state_of, store_error
+from onward.store.postgres.transaction import PostgresTransaction
 from onward.store.rows import Commit, after, fenced, oldest_first
 from onward.store.schema import migrations, refuse_other_schema
-from onward.store.session import ANSWER_S, SEARCH_S, TROUBLE, Address, is_about_values, state_of, store_error
 from onward.store.sql import load
 from onward.store.urls import upgrade_command
 

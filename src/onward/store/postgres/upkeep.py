@@ -17,9 +17,9 @@ from onward.errors import StoreError
 from onward.explain import length
 from onward.ports import Clock, Pruned, Standing, Tell
 from onward.process import Condition
-from onward.store.dump import dump
+from onward.store.postgres.dump import dump
+from onward.store.postgres.session import CONNECT_S, TROUBLE, Address, store_error
 from onward.store.schema import Migration, migrations, pending, refuse_other_schema
-from onward.store.session import CONNECT_S, TROUBLE, Address, store_error
 from onward.store.sql import load, statements
 
 T = TypeVar("T")

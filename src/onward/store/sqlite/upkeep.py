@@ -16,11 +16,11 @@ from onward.errors import StoreError
 from onward.ports import Clock, Pruned, Standing, Tell
 from onward.process import Condition
 from onward.store.copies import copied
-from onward.store.files import FileLock, refuse_network_file_system
 from onward.store.schema import Migration, pending, refuse_other_schema
-from onward.store.sqlite_file import MIGRATIONS, SQL, connect, instant, make_file, micros, schema_of, upgrade
+from onward.store.sqlite.file import MIGRATIONS, SQL, connect, instant, make_file, micros, schema_of, upgrade
+from onward.store.sqlite.files import FileLock, refuse_network_file_system
+from onward.store.sqlite.writer import BUSY_S, store_error, transaction
 from onward.store.urls import sqlite_path
-from onward.store.writer import BUSY_S, store_error, transaction
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from onward.errors import StoreError
-from onward.store.session import ANSWER_S, TROUBLE
+from onward.store.postgres.session import ANSWER_S, TROUBLE
 
 logger = logging.getLogger("onward")
 

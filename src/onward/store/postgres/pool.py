@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 import asyncpg
 
 from onward.errors import StoreError
-from onward.store.session import ANSWER_S, CLOSE_S, TROUBLE, cut, is_gone
+from onward.store.postgres.session import ANSWER_S, CLOSE_S, TROUBLE, cut, is_gone
 
 
 class Pool:

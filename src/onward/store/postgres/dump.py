@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 from onward.errors import StoreError
 from onward.ports import Tell
 from onward.store.copies import copied
-from onward.store.session import Address
+from onward.store.postgres.session import Address
 
 TABLES = ("onward_schema", "onward_process", "onward_step", "onward_history*")  # as pg_dump's patterns
 TELL_EVERY_S = 1.0

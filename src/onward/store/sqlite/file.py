@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from onward.errors import StoreError
-from onward.store.files import refuse_network_file_system
 from onward.store.rows import MICROSECOND
 from onward.store.schema import Migration, migrations, pending, refuse_other_schema
 from onward.store.sql import load, statements
-from onward.store.writer import transaction
+from onward.store.sqlite.files import refuse_network_file_system
+from onward.store.sqlite.writer import transaction
 
 WAL_BYTES_MAX = 64_000_000  # the log file is cut back to this after a checkpoint
 CACHE_KB = 16_000
