@@ -18,7 +18,7 @@ from onward.errors import Conflict, Fenced, NotFound, StoreError
 from onward.ports import Clock, Count, Known, NewProcess, Search
 from onward.process import Condition, Entry, Record
 from onward.store import guest
-from onward.store.fork import pid
+from onward.store.fork import not_open, pid
 from onward.store.postgres.batches import IN_THE_AIR_MAX, Batches
 from onward.store.postgres.news import News
 from onward.store.postgres.pool import Pool
@@ -113,14 +113,8 @@ class PostgresStore:
         await self._loop.run_in_executor(None, self._renewer.close)  # its loop cannot run beside this one
 
     def _check_usable(self) -> None:
-        if self._pid == pid():
-            return
-        if self._pid:
-            raise StoreError(
-                f"{self.name} was opened by process {self._pid} and is used in its fork {pid()}",
-                hint="open the app after the fork: `async with app:` in the child",
-            )
-        raise StoreError(f"{self.name} is not open", hint="use the app inside `async with app:`")
+        if self._pid != pid():
+            raise not_open(self.name, self._pid)
 
     async def wait_for_change(self, timeout: float) -> None:
         await self._news.wait(timeout)

@@ -21,7 +21,7 @@ from onward.errors import Conflict, Fenced, NotFound, OnwardError, StoreError
 from onward.ports import Clock, Count, Known, NewProcess, Search
 from onward.process import Condition, Entry, Record
 from onward.store import guest
-from onward.store.fork import pid
+from onward.store.fork import not_open, pid
 from onward.store.rows import MICROSECOND, Commit, after, fenced, oldest_first
 from onward.store.schema import refuse_other_schema
 from onward.store.sqlite.file import SCHEMA, SQL, connect, instant, make_file, make_or_refuse, micros, schema_of
@@ -98,14 +98,8 @@ class SqliteStore:
     # -- writing, reading, waiting ----------------------------------------------------------------------------
 
     def _check_usable(self) -> None:
-        if self._pid == pid():
-            return
-        if self._pid:
-            raise StoreError(
-                f"{self.path} was opened by process {self._pid} and is used in its fork {pid()}",
-                hint="open the app after the fork: `async with app:` in the child",
-            )
-        raise StoreError(f"{self.path} is not open", hint="use the app inside `async with app:`")
+        if self._pid != pid():
+            raise not_open(self.path, self._pid)
 
     async def _write(self, run: Callable[[sqlite3.Connection], Any]) -> Any:
         self._check_usable()
