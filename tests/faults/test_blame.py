@@ -16,7 +16,7 @@ from onward.store.postgres import transaction as postgres_transaction
 
 from .proxy import Proxy
 
-ENDS_S = 10.0
+ENDS_S = 15.0  # a session that a network has swallowed is given up after 5 s, and there may be two in a row
 
 
 @pytest.mark.parametrize("drop", [False, True])
@@ -34,9 +34,11 @@ async def test_a_handler_whose_transaction_is_swallowed_by_the_network_is_not_bl
             await connection.execute("SELECT 1")
         return Step.DONE
 
+    flow = one_stage(make)
     target = urlsplit(postgres_url)
     with Proxy(target.hostname or "", target.port or 5432) as proxy:
-        async with opened(one_stage(make), url=proxy.url_for(postgres_url)) as app, working(app):
+        cut_off = opened(flow, url=proxy.url_for(postgres_url))
+        async with opened(flow, url=postgres_url) as app, cut_off as worker, working(worker):
             job = await app.start(Job())
             await inside.wait()
             proxy.black_hole(drop=drop)
