@@ -15,7 +15,7 @@ help:
 demo: $(VENV)/.demo
 	@$(BIN)/onward demo
 
-# Most tests wait for programs that they have started. A file stays in one lane; a third lane starves those that count seconds.
+# Most tests wait for programs that they have started. A file stays in one lane, and there are no more lanes than small machines have cores.
 LANES := -n 2 --dist loadfile
 
 test: lint types
