@@ -29,6 +29,7 @@ FLOORS: list[dict[str, list[str]]] = [
     {"sockets": ["ports"]},
     {"motors": ["drive", "attempt", "context", "worker", "heartbeat", "control", "clock", "observe"], "plugs": ["store"]},
     {"hosts": ["app", "testing", "__init__"]},
+    {"telling": ["telling"]},
     {"faces": ["cli", "demo", "__main__"]},
 ]
 PLACE = {part: (height, room) for height, floor in enumerate(FLOORS) for room, parts in floor.items() for part in parts}

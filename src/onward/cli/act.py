@@ -13,11 +13,12 @@ from onward.cli.command import command
 from onward.cli.failing import PARTLY, NoApp, code_of, described
 from onward.cli.group import Command
 from onward.cli.ids import find_one
-from onward.cli.output import Output, condition_text, one_line
+from onward.cli.output import Output, condition_text
 from onward.cli.settings import Settings, can_ask, pass_settings
 from onward.cli.target import with_app
 from onward.errors import Conflict, OnwardError
 from onward.process import Record
+from onward.telling.text import one_line
 
 
 def _declare(verb: str, text: str, *examples: str, asks: str = "") -> Command:

@@ -10,7 +10,7 @@ from onward.app import Onward
 from onward.cli.command import command
 from onward.cli.failing import ENDED_BADLY
 from onward.cli.ls import rows
-from onward.cli.output import Output, one_line
+from onward.cli.output import Output
 from onward.cli.query import Query
 from onward.cli.settings import Settings, pass_settings
 from onward.cli.target import app_name, find_app, sqlite_path, with_app
@@ -19,6 +19,7 @@ from onward.errors import InvalidData
 from onward.flow import Flow
 from onward.process import OVER, Condition
 from onward.store.urls import shown
+from onward.telling.text import one_line
 
 # Rows whose flow and status are known, and that are not over: their data has to fit.
 LIVE = set(Condition) - OVER - {Condition.ORPHANED}

@@ -11,11 +11,10 @@ from typing import Any, TypeVar
 
 import click
 
-from onward.cli import shapes
 from onward.cli.command import Length, command
 from onward.cli.failing import ENDED_BADLY
 from onward.cli.group import Commands
-from onward.cli.output import Output, condition_text, one_line
+from onward.cli.output import Output, condition_text
 from onward.cli.settings import Settings, can_ask, is_terminal, pass_settings
 from onward.cli.target import find_app
 from onward.clock import SystemClock
@@ -23,6 +22,8 @@ from onward.explain import length
 from onward.ports import Clock, Pruned, Standing, Upkeep
 from onward.store import upkeep_of
 from onward.store.urls import shown, sqlite_path, upgrade_command
+from onward.telling import shapes
+from onward.telling.text import one_line
 
 T = TypeVar("T")
 

@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import click
 
 from onward.app import Onward
 from onward.cli.command import command
-from onward.cli.history import all_entries
 from onward.cli.ids import find_one
-from onward.cli.output import Output, one_line, to_json
+from onward.cli.output import Output
 from onward.cli.settings import Settings, pass_settings
 from onward.cli.target import with_app
 from onward.errors import NotFound
 from onward.process import Entry
-
-VALUE_CHARS_MAX = 200  # a longer value is told by its size and a hash
-_MISSING = object()
-
-
-@dataclass(frozen=True)
-class Change:
-    """One path that was added, removed or changed."""
-
-    path: str
-    before: Any = _MISSING
-    after: Any = _MISSING
-
-    @property
-    def kind(self) -> str:
-        return "added" if self.before is _MISSING else "removed" if self.after is _MISSING else "changed"
+from onward.telling.diff import MISSING, Change, changes, described, value_text
+from onward.telling.story import all_entries
+from onward.telling.text import one_line
 
 
 @command("diff", "onward diff q3-report", "onward diff q3-report 2..5", "onward diff q3-report 4")
@@ -54,7 +37,7 @@ def diff(settings: Settings, id: str, versions: str | None) -> None:
         after = await app.data_at(record.id, last)
         found = list(changes(before, after))
         if settings.is_json:
-            output.document("diff/1", {"id": record.id, "from": first, "to": last, "changes": [_described(c) for c in found]})
+            output.document("diff/1", {"id": record.id, "from": first, "to": last, "changes": [described(c) for c in found]})
             return
         output.note(_head(entries, first, last))
         for change in found:
@@ -90,42 +73,11 @@ def _between(asked: tuple[int | None, int | None] | None, entries: list[Entry]) 
     return first, last
 
 
-def changes(before: Any, after: Any, path: str = "$") -> Iterator[Change]:
-    """The paths at which two JSON values differ, in a settled order. Lists are compared place by place."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in [*before, *(key for key in after if key not in before)]:
-            yield from changes(before.get(key, _MISSING), after.get(key, _MISSING), path + _step(key))
-    elif isinstance(before, list) and isinstance(after, list):
-        for number in range(max(len(before), len(after))):
-            old = before[number] if number < len(before) else _MISSING
-            new = after[number] if number < len(after) else _MISSING
-            yield from changes(old, new, f"{path}[{number}]")
-    elif type(before) is not type(after) or before != after:
-        yield Change(path, before, after)
-
-
-def _step(key: str) -> str:
-    return f".{key}" if re.fullmatch(r"[A-Za-z_]\w*", key, re.ASCII) else f"[{to_json(key, None)}]"
-
-
-def _described(change: Change) -> dict[str, Any]:
-    values = {"before": change.before, "after": change.after}
-    return {"op": change.kind, "path": change.path, **{key: value for key, value in values.items() if value is not _MISSING}}
-
-
 def _lines(change: Change) -> Iterator[str]:
-    if change.before is not _MISSING:
-        yield click.style(f"- {one_line(change.path)}: {_value(change.before)}", fg="red")
-    if change.after is not _MISSING:
-        yield click.style(f"+ {one_line(change.path)}: {_value(change.after)}", fg="green")
-
-
-def _value(value: Any) -> str:
-    text = to_json(value, None)
-    if len(text) <= VALUE_CHARS_MAX:
-        return text
-    digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
-    return f"{text[:60]}… ({len(text):,} characters, sha256 {digest})"
+    if change.before is not MISSING:
+        yield click.style(f"- {one_line(change.path)}: {value_text(change.before)}", fg="red")
+    if change.after is not MISSING:
+        yield click.style(f"+ {one_line(change.path)}: {value_text(change.after)}", fg="green")
 
 
 def _head(entries: list[Entry], first: int, last: int) -> str:

@@ -15,7 +15,7 @@ from onward.app import Onward
 from onward.cli.command import command
 from onward.cli.failing import NoApp, code_of
 from onward.cli.ls import rows
-from onward.cli.output import Output, one_line
+from onward.cli.output import Output
 from onward.cli.query import Query
 from onward.cli.settings import Settings, pass_settings
 from onward.cli.target import app_name, find_app, sqlite_path, with_app
@@ -24,6 +24,7 @@ from onward.errors import OnwardError
 from onward.process import Condition
 from onward.store import upkeep_of
 from onward.store.urls import IN_MEMORY
+from onward.telling.text import one_line
 
 WAL_RESET_FIXED = (3, 51, 3)
 LOOKED_AT_MAX = 10_000  # rows, for leases that ran out

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 import click
 
 from onward.cli.failing import ENDED_BADLY, TookTooLong
-from onward.cli.history import POLL, all_entries, took, way
-from onward.cli.output import LOOKS, Output, condition_text, one_line
+from onward.cli.output import LOOKS, Output, condition_text
 from onward.control import Control
 from onward.explain import LATE, explain
 from onward.process import Condition, Entry, Record
+from onward.telling.story import POLL, all_entries, took, way
+from onward.telling.text import one_line
 
 LOOK_S = 1.0  # at least this often, for what changes by time alone
 

@@ -12,12 +12,13 @@ import click
 from onward import graph as drawing
 from onward.app import Onward
 from onward.cli.command import command
-from onward.cli.output import Output, to_json
+from onward.cli.output import Output
 from onward.cli.settings import Settings, is_terminal, pass_settings
 from onward.cli.start import flow_of
 from onward.cli.target import find_app
 from onward.flow import Flow
 from onward.graph.text import WIDTH
+from onward.telling.text import to_json
 
 
 @command("graph", "onward graph", "onward graph letter -f mermaid", "onward graph letter -f svg --down --output letter.svg")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from onward.cli.failing import Ambiguous
-from onward.cli.output import one_line
 from onward.control import Control
 from onward.errors import NotFound
 from onward.process import Record
+from onward.telling.text import one_line
 
 PREFIX_CHARS_MIN = 4
 CANDIDATES_MAX = 5  # as many are named

@@ -12,16 +12,17 @@ from typing import Any
 import click
 
 from onward.app import Onward
-from onward.cli import shapes
 from onward.cli.command import command
-from onward.cli.now import age, what_next
-from onward.cli.output import Output, condition_text, one_line
+from onward.cli.output import Output, condition_text
 from onward.cli.query import Query, parse
 from onward.cli.settings import Settings, pass_settings
 from onward.cli.target import with_app
 from onward.explain import length
 from onward.ports import Count
 from onward.process import Condition, Record
+from onward.telling import shapes
+from onward.telling.now import age, what_next
+from onward.telling.text import one_line
 
 SHOWN = 50
 PAGE = 200

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
@@ -12,8 +11,8 @@ from typing import Any
 import click
 
 from onward.cli.settings import Settings, is_terminal
-from onward.codec import printable
 from onward.process import Condition
+from onward.telling.text import to_json
 
 # The icons and colours of the control panel. Never colour alone: the word stands beside it.
 LOOKS = {
@@ -70,17 +69,6 @@ class Output:
 def condition_text(condition: Condition) -> str:
     icon, colour = LOOKS[condition]
     return click.style(f"{icon} {condition}", fg=colour)
-
-
-def one_line(text: str, most: int = 2_000) -> str:
-    """Text of unknown origin, for a cell or a line."""
-    return " ".join(printable(text, most).split())
-
-
-def to_json(value: Any, indent: int | None = 2) -> str:
-    """JSON in which every character is one that a terminal may show; the others stand there as escapes."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
-    return re.sub("[\x7f-\U0010ffff]", lambda match: match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1], text)
 
 
 def seen_length(text: str) -> int:

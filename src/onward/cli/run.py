@@ -12,12 +12,13 @@ from onward.app import Onward
 from onward.cli import leaving
 from onward.cli.command import Length, command
 from onward.cli.failing import NoApp
-from onward.cli.history import took
-from onward.cli.output import Output, one_line
+from onward.cli.output import Output
 from onward.cli.settings import Settings, pass_settings
 from onward.cli.target import with_app
 from onward.ports import Event
 from onward.store.urls import shown
+from onward.telling.story import took
+from onward.telling.text import one_line
 from onward.worker import CONCURRENCY, GRACE, LEASE, LEASE_MIN
 
 LEASES = Length(LEASE_MIN.total_seconds())

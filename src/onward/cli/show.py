@@ -8,15 +8,16 @@ from typing import Any
 import click
 
 from onward.app import Onward
-from onward.cli import shapes
 from onward.cli.command import command
 from onward.cli.ids import find_one
-from onward.cli.now import age, what_next
-from onward.cli.output import Output, condition_text, one_line, to_json
+from onward.cli.output import Output, condition_text
 from onward.cli.settings import Settings, pass_settings
 from onward.cli.target import with_app
 from onward.codec import printable
 from onward.process import Record
+from onward.telling import shapes
+from onward.telling.now import age, what_next
+from onward.telling.text import one_line, to_json
 
 DATA_CHARS_MAX = 4_000  # of data in the text view; --data and --json show all of it
 

@@ -8,16 +8,17 @@ from typing import Any
 import click
 
 from onward.app import Onward
-from onward.cli import shapes
 from onward.cli.command import Length, command, nearest
 from onward.cli.data import build
 from onward.cli.follow import NobodyWorks, end_line, exit_code, follow
-from onward.cli.output import Output, one_line
+from onward.cli.output import Output
 from onward.cli.settings import Settings, pass_settings
 from onward.cli.target import with_app
 from onward.cli.watch import watch_one
 from onward.errors import NotFound
 from onward.flow import Flow
+from onward.telling import shapes
+from onward.telling.text import one_line
 
 
 @command(

@@ -11,18 +11,19 @@ from typing import Any
 import click
 
 from onward.app import Onward
-from onward.cli import shapes
 from onward.cli.command import Length, command
 from onward.cli.failing import TookTooLong
 from onward.cli.follow import LOOK_S, NobodyWorks, end_line, entry_line, exit_code, follow
 from onward.cli.ids import find_one
 from onward.cli.ls import count_row
-from onward.cli.now import what_next
-from onward.cli.output import COLUMN_GAP, Output, condition_text, one_line, seen_length
+from onward.cli.output import COLUMN_GAP, Output, condition_text, seen_length
 from onward.cli.settings import Settings, is_terminal, pass_settings
 from onward.cli.target import with_app
 from onward.ports import Count
 from onward.process import RESTING, Condition, Entry, Record
+from onward.telling import shapes
+from onward.telling.now import what_next
+from onward.telling.text import one_line
 
 Show = Callable[[str], None]
 
@@ -149,7 +150,7 @@ def _print(output: Output, counts: Sequence[Count]) -> None:
 
 
 def _json_line(counts: Sequence[Count]) -> str:
-    from onward.cli.output import to_json
+    from onward.telling.text import to_json
 
     return to_json({"schema": "onward.counts/1", "counts": list(map(shapes.count, counts))}, None)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from onward.cli.output import one_line
 from onward.explain import LATE, length
 from onward.process import Condition, Record
+from onward.telling.text import one_line
 
 ERROR_CHARS_MAX = 160
 
