@@ -5,6 +5,8 @@ It keeps dictionaries and knows no SQL, no tasks and no files. Only tests/test_d
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -12,8 +14,11 @@ from typing import Any
 
 from onward.decide import Change
 from onward.errors import Conflict, Fenced, NotFound, StoreError
-from onward.ports import Clock, Count, Known, NewProcess, Search
-from onward.process import RESTING, Condition, Entry, Record
+from onward.ports import Clock, Count, Known, Lease, NewProcess, Search
+from onward.process import OVER, RESTING, Condition, Entry, Record
+from onward.query import Term, pieces
+
+PEOPLES = {"woken", "retried", "paused", "resumed", "cancelled", "stopped", "moved by hand", "edited", "forked", "deleted"}
 
 
 class Reference:
@@ -154,15 +159,26 @@ class Reference:
         if search.before:
             ids = [row.id for row in rows]
             rows = rows[ids.index(search.before) + 1 :] if search.before in ids else []
-        found = [
-            row
-            for row in rows
-            if (not search.flows or row.flow in search.flows)
-            and (not search.statuses or row.status in search.statuses)
-            and (not search.conditions or row.condition in search.conditions)
-            and row.id.startswith(search.prefix)
-        ]
+        found = [row for row in rows if all(holds(term, row, search.known) != term.negated for term in search.terms)]
         return found[: search.limit]
+
+    async def leases(self) -> list[Lease]:
+        held = [row for row in self.rows.values() if row.owner is not None]
+        stages = sorted(
+            {(row.owner or "", row.flow, row.status) for row in held}, key=lambda stage: [one.encode() for one in stage]
+        )
+        parts = [(stage, [row for row in held if (row.owner, row.flow, row.status) == stage]) for stage in stages]
+        return [
+            Lease(
+                *stage, len(rows), max(row.lease_until or self.now for row in rows), min(row.entered_at for row in rows), self.now
+            )
+            for stage, rows in parts
+        ]
+
+    async def acts(self) -> list[Entry]:
+        entries = [entry for entries in self.entries.values() for entry in entries if entry.kind in PEOPLES]
+        entries.sort(key=lambda entry: (entry.at, entry.process_id.encode(), entry.version), reverse=True)
+        return [replace(entry, data=None if entry.data is None else "") for entry in entries[:100]]
 
     async def counts(self) -> list[Count]:
         groups: dict[tuple[str, str, Condition], list[datetime]] = {}
@@ -215,6 +231,59 @@ class Reference:
                 data = [e.data for e in self.entries[record.id] if e.version <= entry.version and e.data is not None][-1]
                 return same and (entry.data is None if change.data is None else data == change.data)
         return False
+
+
+def _found(text: str, value: str, *, anywhere: bool = False, folded: bool = False) -> bool:
+    if folded:
+        text, value = (one.translate({n: n + 32 for n in range(65, 91)}) for one in (text, value))
+    middle = ".*".join(map(re.escape, pieces(value)))
+    pattern = f".*{middle}.*" if anywhere else middle
+    return re.fullmatch(pattern, text, re.DOTALL) is not None
+
+
+def _in_data(record: Record, path: tuple[str, ...]) -> str | None:
+    value = json.loads(record.data)
+    for name in path:
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and name.isdigit() and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            return None
+    if isinstance(value, dict | list):
+        return None
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _condition(record: Record, known: Known | None) -> Condition:
+    orphaned = known is not None and (record.flow, record.status) not in known and record.condition not in OVER
+    return Condition.ORPHANED if orphaned else record.condition
+
+
+def holds(term: Term, record: Record, known: Known | None) -> bool:
+    """What a term means, once more and in plain Python."""
+    values = term.values
+    match term.qualifier:
+        case "is":
+            return _condition(record, known) in term.conditions
+        case "error":
+            return record.error is not None and any(_found(record.error, one, anywhere=True, folded=True) for one in values)
+        case "":
+            in_error = record.error is not None and _found(record.error, values[0], anywhere=True, folded=True)
+            return in_error or _found(record.id, values[0] + "*")
+        case "data":
+            text = _in_data(record, term.path)
+            return text is not None and any(_found(text, one) for one in values)
+        case "worker":
+            return record.owner is not None and any(_found(record.owner, one) for one in values)
+        case "flow" | "status" | "id" as column:
+            return any(_found(getattr(record, column), one) for one in values)
+        case "attempt" | "version" as column:
+            return bool(term.bounds[0] <= getattr(record, column) <= term.bounds[1])
+    if term.qualifier == "due":
+        return record.due_at is not None and bool(term.bounds[0] <= record.due_at - record.as_of <= term.bounds[1])  # type: ignore[operator]
+    since = {"age": record.created_at, "in": record.entered_at, "updated": record.updated_at}[term.qualifier]
+    return bool(term.bounds[0] <= record.as_of - since <= term.bounds[1])  # type: ignore[operator]
 
 
 def is_suspect(row: Record) -> bool:

@@ -33,6 +33,7 @@ from onward import (
     stage,
 )
 from onward.ports import NewProcess
+from onward.query import QueryError, parse
 from onward.testing import ManualClock
 
 
@@ -328,6 +329,45 @@ async def test_find_shows_as_orphaned_what_this_code_does_not_know(file_url: str
         pages = await new.find(condition="orphaned", limit=7)
         pages += await new.find(condition="orphaned", limit=50, before=pages[-1].id)
         assert [record.id for record in pages] == [record.id for record in orphaned]
+
+
+async def test_find_takes_a_query_and_what_else_is_asked_all_at_once(url: str) -> None:
+    async with opened(POLLING, trip_flow(), url=url) as app:
+        await resting(app, Job(id="job-1", note="tea"), Job(id="job-2", numbers=[1]), Trip(id="trip-1"))
+
+        async def ids(query: Any, **more: Any) -> set[str]:
+            return {record.id for record in await app.find(query, **more)}
+
+        assert await ids("is:waiting") == {"job-1", "trip-1"} == await ids("-is:over")
+        assert await ids("is:waiting", flow="job") == {"job-1"} == await ids("data.note:tea")
+        assert await ids(parse("id:*1 flow:job")) == {"job-1"}
+        assert await ids("job", status="done") == {"job-2"} and await ids("is:waiting", condition="finished") == set()
+        assert await ids("", status="d*") == set() == await ids("", prefix="*")  # what a program gives is no pattern
+        with pytest.raises(QueryError, match="did you mean waiting"):
+            await app.find("is:wating")
+        with pytest.raises(QueryError, match="did you mean waiting"):
+            await app.find(condition="wating")
+
+
+async def test_a_light_find_answers_records_without_data_or_process_and_with_their_conditions(file_url: str) -> None:
+    async with opened(POLLING, trip_flow(), url=file_url) as old:
+        await resting(old, Trip(id="t"), Job(id="j", numbers=[1]))
+    async with opened(POLLING, url=file_url) as new:
+        found = {record.id: (record.condition, record.data, record.process) for record in await new.find(light=True)}
+        assert found == {"t": (Condition.ORPHANED, "", None), "j": (Condition.FINISHED, "", None)}
+
+
+async def test_a_search_for_something_rare_can_be_done_in_parts(url: str) -> None:
+    async with opened(one_stage(make), url=url) as app:
+        await app.start_many(Job(id=f"{n:02}", numbers=[n % 10]) for n in range(40))
+        await app.pause("05")
+        for query, turns in (("data.numbers.0:7", 7), ("is:paused", 1), ("id:1*", 1)):
+            found: list[str] = []
+            before, done = "", 0
+            while before or not done:
+                found += [record.id for record in await app.find(query, before=before, looks=6)]
+                before, done = await app.past(before, 6, query), done + 1
+            assert (found, done) == ([record.id for record in await app.find(query)], turns)
 
 
 async def test_counts_says_how_many_stand_where_and_since_when() -> None:

@@ -142,10 +142,17 @@ async def opened(url: str, clock: ManualClock) -> AsyncIterator[Any]:
 @pytest.fixture
 def old(path: Path) -> str:
     """A SQLite store as the first version made it, with a process in it."""
+    return older(path, 1)
+
+
+def older(path: Path, schema: int) -> str:
     with raw(f"sqlite:///{path}") as sql:
-        sql.connection.executescript(f"{SQL['schema table']};\n{SQL['schema 1']}")
-        sql("INSERT INTO onward_schema VALUES (1)")
-        sql.connection.execute(SQL["insert"], {"processes": '[["a", "parcel", "packed", "{}"]]', "actor": "ann", "now": 1})
+        sql.connection.executescript(f"{SQL['schema table']};")
+        for number in range(1, schema + 1):
+            sql.connection.executescript(SQL[f"schema {number}"])
+            sql(f"INSERT INTO onward_schema VALUES ({number})")
+        new_one = '[["a", "parcel", "packed", "{}", "started by hand", null]]'
+        sql.connection.execute(SQL["insert"], {"processes": new_one, "actor": "ann", "now": 1})
         assert sql.connection.execute("SELECT count(*) FROM onward_history").fetchone() == (1,)
     return f"sqlite:///{path}"
 
@@ -221,15 +228,52 @@ async def test_a_new_file_is_made_as_an_upgrade_would_make_it(tmp_path: Path, cl
     assert stat.S_IMODE((tmp_path / "upgraded.db").stat().st_mode) == 0o600
 
 
-async def test_an_old_store_keeps_its_rows_and_goes_on_after_the_upgrade(old: str, clock: ManualClock, tmp_path: Path) -> None:
-    assert await upkeep_of(old, clock).upgrade(quiet) == [f"schema {number}" for number in range(2, SCHEMA + 1)]
+@pytest.mark.parametrize("schema", range(1, SCHEMA))
+async def test_an_old_store_keeps_its_rows_and_goes_on_after_the_upgrade(
+    path: Path, schema: int, clock: ManualClock, tmp_path: Path
+) -> None:
+    old = older(path, schema)
+    assert await upkeep_of(old, clock).upgrade(quiet) == [f"schema {number}" for number in range(schema + 1, SCHEMA + 1)]
     async with opened(old, clock) as store:
+        assert [entry.actor for entry in await store.acts()] == ["ann"]
         [record] = await store.claim(KNOWN, "worker-a", 1, LEASE)
         assert record.id == "a" and (await store.commit(record, moved(record))).version == 1
         assert [entry.version for entry in await store.history("a")] == [0, 1]
     await upkeep_of(f"sqlite:///{tmp_path / 'new.db'}", clock).upgrade(quiet)
     with raw(old) as sql, raw(f"sqlite:///{tmp_path / 'new.db'}") as new_one:
         assert sql.schema() == new_one.schema()
+
+
+async def test_an_old_database_has_what_people_did_indexed_in_the_months_that_it_has(
+    postgres_url: str, postgres_server: postgres.Server, clock: ManualClock
+) -> None:
+    """By an upgrade and by the printed SQL: also the months of which only that database knows."""
+    fresh, by_hand = (postgres_server.create_database(f"{postgres_url.rpartition('/')[2]}_{name}") for name in ("new", "hand"))
+    try:
+        for url in (postgres_url, by_hand):
+            first = PostgresUpkeep(url, clock, postgres_upkeep.MIGRATIONS[:1], virtual=True)
+            await first.upgrade(quiet)
+            with raw(url) as sql:
+                for (name,) in sql("SELECT indexname FROM pg_indexes WHERE indexname ~ '_acts$'"):
+                    sql(f"DROP INDEX {name}")  # as it was before there was such an index
+        await upkeep_of(fresh, clock).upgrade(quiet)
+        clock.advance(timedelta(days=40))  # a month of before is there, that an upgrade of today would not make
+        script = await PostgresUpkeep("postgresql://127.0.0.1:1/none", clock).script(1)
+        psql = [str(postgres_server.bin / "psql"), "-q", "-v", "ON_ERROR_STOP=1", "-c", "SET client_min_messages = warning"]
+        assert "\\gexec" in script
+        done = subprocess.run([*psql, "-f", "-", by_hand], input=script, text=True, capture_output=True, timeout=PATIENCE_S)
+        assert not done.returncode, done.stderr
+        assert (await upkeep_of(postgres_url, clock).upgrade(quiet))[0] == "schema 2"
+        with raw(fresh) as one, raw(postgres_url) as other, raw(by_hand) as third:
+            expected = [row for row in one.schema() if "_acts ON" in str(row)]
+            assert len(expected) == postgres_upkeep.MONTHS + 1
+            for sql in (other, third):
+                assert set(expected) <= set(sql.schema())
+        async with opened(postgres_url, clock) as store:
+            assert await store.acts() == []
+    finally:
+        for url in (fresh, by_hand):
+            postgres_server.drop_database(url.rpartition("/")[2])
 
 
 async def test_rows_are_kept_and_workers_go_on_while_migrations_to_come_are_applied(
@@ -886,7 +930,7 @@ def test_an_older_store_is_told_by_every_command_and_changed_by_none_but_upgrade
         assert "has schema 1" in project.error("db", "prune", "--older-than", "0s", *at, code=6)
         assert project.out("db", "backup", "before.db", *at)
         assert list(sql.connection.iterdump()) == before
-    assert project.out("db", "upgrade", *at) == "schema 2\n"
+    assert project.out("db", "upgrade", *at) == "schema 2\nschema 3\n"
     assert project.out("ls", *at)
 
 

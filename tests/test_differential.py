@@ -44,6 +44,7 @@ from onward.decide import Change, Failed, Returned, Undone, Unreadable
 from onward.errors import Fenced, Refused
 from onward.ports import Known, NewProcess, Search, Store
 from onward.process import Condition, Record
+from onward.query import beginning, exactly, parse
 from onward.store import open_store, upkeep_of
 from onward.testing import ManualClock
 
@@ -411,13 +412,23 @@ class Differential(RuleBasedStateMachine):
         statuses=NOTHING | st.lists(st.sampled_from(Post), max_size=2),
         conditions=NOTHING | st.lists(st.sampled_from(Condition), max_size=3),
         prefix=st.sampled_from(["", "p", "p%", "p_", "é", "A"]),
+        other=st.sampled_from(["", "", "worker:worker-a", "error:*", "-is:over", "version:>1", "due:>5s", "data.a:0"]),
         before=st.sampled_from(["", "", *IDS, NO_SUCH]),
         limit=st.integers(1, 5),
+        known=st.none() | KNOWN,
     )
-    def find(self, **wanted: Any) -> None:
-        found = self.ask("find", lambda store: store.find(Search(**wanted)))
+    def find(
+        self, flows: list[str], statuses: list[str], conditions: list[str], prefix: str, other: str, before: str, limit: int,
+        known: Known | None,
+    ) -> None:  # fmt: skip
+        asked = {"flow": flows, "status": statuses, "is": conditions}
+        terms = [*parse(other), *(exactly(name, *values) for name, values in asked.items() if values)]
+        terms += [beginning("id", prefix)] if prefix else []
+        found = self.ask("find", lambda store: store.find(Search(terms, before, limit, known=known)))
         self.happened["find: something"] += bool(found)
         self.ask("counts", lambda store: store.counts())
+        self.happened["leases: something"] += bool(self.ask("leases", lambda store: store.leases()))
+        self.happened["acts: something"] += bool(self.ask("acts", lambda store: store.acts()))
 
     @rule(id=st.sampled_from([*IDS, NO_SUCH]), after=st.integers(-1, 6), limit=LIMITS, known=KNOWN)
     def look(self, id: str, after: int, limit: int, known: Known) -> None:
@@ -490,7 +501,8 @@ WANTED = [
     "commit again", "commit again: Fenced", "commit in a transaction", "commit in a transaction: Fenced", "rollback",
     *(f"act {act}" for act in ACTS), "act: Conflict", "act: NotFound", "act: claimed meanwhile",
     "renew: prolonged", "renew: lost", "taken_away", "release: begun", "release: not begun", "release: in vain",
-    "release_all_but: something", "record_step", "record_step: Fenced", "steps", "find: something", "counts",
+    "release_all_but: something", "record_step", "record_step: Fenced", "steps", "find: something", "counts", "leases: something",
+    "acts: something",
     "get", "get: nothing", "history: a page", "data_at: something", "next_due", "next_due: nothing",
     "time", "time: back", "another worker",
 ]  # fmt: skip

@@ -253,7 +253,7 @@ async def test_a_database_of_a_newer_onward_is_refused_and_left_as_it_is(path: P
     before = list(raw.iterdump())
     raw.close()
     error = await refused(path)
-    assert "schema 99" in str(error) and "knows schema 2" in str(error) and "upgrade" in error.hint
+    assert "schema 99" in str(error) and "knows schema 3" in str(error) and "upgrade" in error.hint
     raw = sqlite3.connect(path)
     assert list(raw.iterdump()) == before
     raw.close()

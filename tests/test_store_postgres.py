@@ -17,12 +17,8 @@ from onward.testing import ManualClock, StoreContract
 
 
 @pytest.fixture
-async def url(postgres_url: str) -> str:
-    connection = await asyncpg.connect(postgres_url)
-    await connection.execute(SQL["schema 1"])
-    await connection.execute("create table onward_schema (version int not null); insert into onward_schema values (1)")
-    await connection.close()
-    return postgres_url
+async def url(postgres_tables_url: str) -> str:
+    return postgres_tables_url
 
 
 class User:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
+from onward import bulk
 from onward.clock import SystemClock
 from onward.control import Control
 from onward.errors import OnwardError
@@ -19,6 +21,8 @@ from onward.ports import Clock, Observer
 from onward.process import Record
 from onward.store import open_store
 from onward.worker import CONCURRENCY, GRACE, LEASE, Worker
+
+PANEL_PACKAGES = ("starlette", "jinja2", "uvicorn")
 
 
 class Onward(Control):
@@ -34,6 +38,7 @@ class Onward(Control):
         self.clock = clock or SystemClock()
         self.observers = tuple(observers)
         super().__init__(flows, open_store(url, self.clock, virtual=clock is not None))
+        self.add_own(bulk.flow(self))
 
     async def __aenter__(self) -> Self:
         await self.store.open()
@@ -45,7 +50,7 @@ class Onward(Control):
     async def check(self, id: str) -> Record:
         """Drives one process here and now, if it is due, until it rests; answers what became of it. NotFound."""
         record = await self.get(id)
-        if record.flow in self.flows and record.due_at is not None and record.due_at <= record.as_of:
+        if self.flow_of(record) is not None and record.due_at is not None and record.due_at <= record.as_of:
             await self._worker().check(record)
         return await self.get(id)
 
@@ -70,11 +75,33 @@ class Onward(Control):
         with _signals.tell(worker) if signals else _untold():
             await worker.run(until_idle=until_idle)
 
+    async def run_own(self) -> None:
+        """The worker of the house's own flows alone, bulk actions: the panel has one, so that they go on without any other."""
+        await Worker(self.own, self.store, self.clock, self.observers).run()
+
+    def panel(
+        self, *, authorize: Callable[..., Any] | None = None, hosts: Iterable[str] = ()
+    ) -> Callable[[Any, Any, Any], Awaitable[None]]:
+        """The control panel as an ASGI app, to be mounted in one of yours: `web.mount("/panel", app.panel(authorize=who))`.
+
+        `who(request, action, record)` says who that is: an `onward.Actor`, or None for nobody. It may be async. `action` is
+        "look" for each page, else the verb; `record` is the process that it is about, or None. Whoever has your pages has a
+        Host of yours: `hosts` lists the names by which browsers reach it, `["ops.example.com"]`. To have it alone, with a
+        login of its own: `onward panel`.
+        """
+        try:
+            # By its name, since a host imports no face: the panel stands on the floor above, and is made only here.
+            made = importlib.import_module("onward.panel")
+        except ModuleNotFoundError as error:
+            raise without_panel(error) from None
+        door: Callable[[Any, Any, Any], Awaitable[None]] = made.panel(self, authorize=authorize, hosts=hosts)
+        return door
+
     def _worker(self, *, concurrency: int = CONCURRENCY, lease: Duration = LEASE, grace: Duration = GRACE) -> Worker:
         if not self.flows:
             raise OnwardError("this app has no flows: there is nothing to run", hint="Onward(url, flows=[...])")
         return Worker(
-            self.flows,
+            {**self.flows, **self.own},
             self.store,
             self.clock,
             self.observers,
@@ -82,6 +109,13 @@ class Onward(Control):
             lease=timedelta(seconds=in_seconds(lease)),
             grace=timedelta(seconds=in_seconds(grace)),
         )
+
+
+def without_panel(error: ModuleNotFoundError) -> Exception:
+    """What to say where the packages of the panel are not installed."""
+    if (error.name or "").partition(".")[0] not in PANEL_PACKAGES:
+        return error
+    return OnwardError("the panel needs its packages", hint="pip install 'onward[panel]'")
 
 
 @contextmanager

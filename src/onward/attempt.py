@@ -20,6 +20,7 @@ from onward.flow import Flow, Stage
 from onward.observe import Seldom
 from onward.ports import Store
 from onward.process import Record
+from onward.secret import Hider
 
 logger = logging.getLogger("onward")
 
@@ -70,7 +71,10 @@ async def run_attempt(flow: Flow[Any], record: Record, tools: Tools) -> Outcome:
                 raise
             return Failed("CancelledError: something that the handler awaited was cancelled", tools.monotonic() - began)
         verdict = error if context is None or context.verdict is None else context.verdict
-        return _failed(record, verdict, tools.monotonic() - began)
+        hide = Hider(flow.model)
+        hide.learn(record.data)
+        hide.learn_from(process)
+        return _failed(record, verdict, tools.monotonic() - began, hide)
     return Returned(status._value_, data, copy, tools.monotonic() - began, transaction)
 
 
@@ -140,17 +144,28 @@ def _judge(flow: Flow[Any], line: Stage[Any], record: Record, process: Any, stat
     return encode(flow, process, record.id, status._value_)
 
 
-def _failed(record: Record, error: BaseException, took: float) -> Failed | Undone:
+def _failed(record: Record, error: BaseException, took: float, hide: Hider) -> Failed | Undone:
     said = _said(error)
+    text = _text(said, hide)
     if isinstance(said, RolledBack):
-        logger.warning("%s %s: %s", record.id, record.status, said)
-        return Failed(_text(said), took) if said.fault else Undone(_text(said), took)
+        logger.warning("%s %s: %s", record.id, record.status, text)
+        return Failed(text, took) if said.fault else Undone(text, took)
     if isinstance(said, RetryAfter):
-        return Failed(_text(said), took, delay=said.delay)
+        return Failed(text, took, delay=said.delay)
     if isinstance(said, Unrecoverable | Misuse | InvalidData):
-        return Failed(_text(said), took, permanent=True)
-    logger.warning("%s %s: attempt %d failed", record.id, record.status, record.attempt, exc_info=error)
-    return Failed(_text(error), took)
+        return Failed(text, took, permanent=True)
+    _log_failure(record, error, hide)
+    return Failed(text, took)
+
+
+def _log_failure(record: Record, error: BaseException, hide: Hider) -> None:
+    """With its traceback; as text where a secret stands in that, for what a logger makes of an exception is not ours."""
+    told = "".join(traceback.format_exception(error)) if hide.knows_any else ""
+    safe = hide(told)
+    if safe == told:
+        logger.warning("%s %s: attempt %d failed", record.id, record.status, record.attempt, exc_info=error)
+    else:
+        logger.warning("%s %s: attempt %d failed\n%s", record.id, record.status, record.attempt, safe.rstrip())
 
 
 def _said(error: BaseException) -> BaseException:
@@ -164,10 +179,10 @@ def _said(error: BaseException) -> BaseException:
     return error
 
 
-def _text(error: BaseException) -> str:
+def _text(error: BaseException, hide: Hider) -> str:
     """The error for people, with the place in the user's code; it can be recorded, whatever is in it."""
     try:
-        said = str(error)
+        said = hide(str(error))
     except Exception:  # its __str__ is the user's code as well
         said = "(its text cannot be read)"
     if isinstance(error, Misuse | InvalidData | RetryAfter | RolledBack):
@@ -175,5 +190,5 @@ def _text(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)[-1:]
     place = "".join(f" ({frame.filename.rpartition('/')[2]}:{frame.lineno} in {frame.name})" for frame in frames)
     if isinstance(error, BaseExceptionGroup):  # as of a TaskGroup: by itself it says nothing of the cause
-        place += f"; the first of them: {_text(error.exceptions[0])}"
+        place += f"; the first of them: {_text(error.exceptions[0], hide)}"
     return printable(f"{type(error).__name__}: {said}{place}" if said else f"{type(error).__name__}{place}")

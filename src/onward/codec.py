@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from onward.errors import InvalidData
 from onward.flow import Flow
+from onward.secret import Hider
 
 PAYLOAD_MAX = 1_000_000  # characters of JSON in one row; larger things belong in a file store, named by the row
 FAULTS_MAX = 5  # as many fields are named in one message
@@ -43,7 +44,9 @@ def encode(flow: Flow[Any], process: Any, id: str, status: str) -> tuple[str, An
             process, exclude=_OWN_COLUMNS, by_alias=False, round_trip=True, warnings=False
         ).decode()
     except Exception as error:  # serializers and validators are the user's code as well, and may raise anything
-        raise InvalidData(f"{flow.name} {id}: its data cannot be written as JSON: {_said(error)}") from None
+        hide = Hider(flow.model)
+        hide.learn_from(process)
+        raise InvalidData(f"{flow.name} {id}: its data cannot be written as JSON: {_said(error, hide)}") from None
     if len(data) > PAYLOAD_MAX:
         raise InvalidData(
             f"{flow.name} {id}: its data is {len(data):,} characters of JSON, the limit PAYLOAD_MAX is {PAYLOAD_MAX:,}",
@@ -68,12 +71,21 @@ def decode(flow: Flow[Any], id: str, status: str, data: str) -> Any:
     try:
         process = flow.model.__pydantic_validator__.validate_json(text, by_alias=False, by_name=True)
     except ValidationError as error:
-        raise InvalidData(f"{flow.name} {id}: its data does not fit {flow.model.__name__}: {_faults(error)}") from None
+        said = _faults(error, _hiding(flow, text))
+        raise InvalidData(f"{flow.name} {id}: its data does not fit {flow.model.__name__}: {said}") from None
     except Exception as error:
-        raise InvalidData(f"{flow.name} {id}: its data cannot be read: {_said(error)}") from None
+        raise InvalidData(f"{flow.name} {id}: its data cannot be read: {_said(error, _hiding(flow, text))}") from None
     if process.id != id or process.status != status:  # a name twice in one object: the last one wins
         raise InvalidData(f"{flow.name} {id}: its data holds another id or status than its row")
     return process
+
+
+def _hiding(flow: Flow[Any], text: str) -> Hider:
+    """For what validators say, which are the user's code and may quote a secret."""
+    hide = Hider(flow.model)
+    hide.learn(text)
+    hide.learn_by(lambda: flow.model.__pydantic_validator__.validate_json(text, by_alias=False, by_name=True))
+    return hide
 
 
 def _refuse_constants(flow: Flow[Any], id: str, data: str) -> None:
@@ -99,20 +111,20 @@ def _refuse_replaced(flow: Flow[Any], id: str, process: Any, copy: Any) -> None:
         if before.get(field) != after[field]:
             raise InvalidData(
                 f"{flow.name} {id}: its data would come back with another {printable(field)} than was written",
-                hint="keep no secrets and no lone surrogates in a process, but the names under which they are found",
+                hint="pydantic masks what is a SecretStr: write it as onward.Secret[str]; and take lone surrogates out of texts",
             )
 
 
-def _said(error: Exception) -> str:
+def _said(error: Exception, hide: Hider) -> str:
     try:
-        return printable(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
+        return printable(hide(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"))
     except Exception:
         return type(error).__name__
 
 
-def _faults(error: ValidationError) -> str:
+def _faults(error: ValidationError, hide: Hider) -> str:
     faults = [
         f"{'.'.join(map(str, e['loc'])) or 'JSON'}: {e['msg']}" for e in error.errors(include_url=False, include_input=False)
     ]
     more = f" (and {len(faults) - FAULTS_MAX} more)" if len(faults) > FAULTS_MAX else ""
-    return printable("; ".join(faults[:FAULTS_MAX]) + more)
+    return printable(hide("; ".join(faults[:FAULTS_MAX])) + more)

@@ -14,6 +14,7 @@ from onward.codec import printable
 from onward.errors import Refused, RolledBack
 from onward.flow import Flow, Stage
 from onward.process import OVER, RESTING, Condition, Record
+from onward.query import nearest
 
 MOVES_MAX = 1_000  # a process that moves this often without waiting once is spinning
 NOW = timedelta(0)
@@ -330,6 +331,85 @@ def stop(record: Record) -> Change:
     return _stay(record, "stopped", Condition.CANCELLED, None)
 
 
+def move(flow: Flow[Any], record: Record, to: str, *, force: bool) -> Change:
+    """Goes on at another status, as after a handler that returned it. Along an edge that the table has not, only by force."""
+    _refuse_running("move", record)
+    if to not in flow.stages:
+        raise Refused(
+            f"{flow.name} has no status {printable(to, 80)!r}{nearest(to, flow.statuses)}", hint=f"onward graph {flow.name}"
+        )
+    if to == record.status:
+        raise Refused(f"{record.flow} {record.id} is at {to} already", hint=_what_fits(record))
+    if not force and to not in declared(flow, record.status):
+        raise Refused(
+            f"{record.status} → {to} is no declared transition of {flow.name}; declared: "
+            f"{', '.join(declared(flow, record.status)) or 'none'}",
+            hint=f"to do it anyway: onward move {printable(record.id)} {to} --force --reason '…'",
+        )
+    change = _stay(record, "moved by hand", Condition.READY, NOW)
+    change.cancelling = record.cancelling and record.condition not in OVER  # who takes it up again wants it to go on
+    if flow.is_end(to):  # nobody claims a row at END
+        change.condition = Condition.CANCELLED if change.cancelling else Condition.FINISHED
+        change.due_after = None
+    change.status, change.transition = to, record.transition + 1
+    change.attempt = change.excused = change.polls = change.moves = 0
+    change.enters, change.error = True, None
+    return change
+
+
+def declared(flow: Flow[Any], status: str) -> list[str]:
+    """Where the table leads from there, in its order; nowhere from a status that it does not know. To cancel is another verb."""
+    ways = [edge for edge in flow.edges() if edge.source == status and edge.why != "on_cancel"]
+    return list(dict.fromkeys(edge.target for edge in ways if edge.target != status))
+
+
+def edit(record: Record, data: str, process: Any) -> Change:
+    """Other data, which were validated, at the same place: its next handler, and its times, stay what they are."""
+    refuse_edit(record)
+    change = _stay(record, "edited", record.condition, _left(record))
+    change.data, change.process = data, process
+    return change
+
+
+def refuse_edit(record: Record) -> None:
+    """Raises Refused where nothing would read the data any more, or somebody has read them already."""
+    _refuse_running("edit", record)
+    if record.condition in OVER or record.condition is Condition.ORPHANED:
+        raise _refused("edit", record)
+
+
+def delete(record: Record) -> None:
+    """Raises Refused unless it is over: what is under way may have left things outside that only its handlers know of."""
+    if record.condition not in OVER:
+        raise Refused(
+            f"cannot delete {record.flow} {record.id}: it is {record.condition}, at {record.status}",
+            hint=f"end it first: onward cancel {printable(record.id)}, or without clean-up: onward stop {printable(record.id)}",
+        )
+
+
+def fork(flow: Flow[Any], record: Record, status: str, at: int) -> None:
+    """Raises Refused where a process that begins as this one was at version `at` could do nothing."""
+    if flow.stages.get(status) is None:
+        what = "was over" if status in flow.stages else f"was at {printable(status)}, which {flow.name} has not any more"
+        raise Refused(
+            f"cannot fork {record.flow} {record.id} at version {at}: there it {what}",
+            hint=f"an earlier version: onward history {printable(record.id)}",
+        )
+
+
+def _refuse_running(verb: str, record: Record) -> None:
+    """The attempt under way has its copy of status and data already, and effects outside."""
+    if record.condition is Condition.RUNNING:
+        raise Refused(
+            f"cannot {verb} {record.flow} {record.id}: {record.owner or 'a worker'} is running {record.status}",
+            hint=f"interrupt it first: onward pause {printable(record.id)}",
+        )
+
+
+def _left(record: Record) -> timedelta | None:
+    return None if record.due_at is None else max(NOW, record.due_at - record.as_of)
+
+
 _WHAT_FITS = {
     Condition.READY: "it is due; a worker takes it: onward run",
     Condition.RUNNING: "to interrupt it: onward pause {id}",
@@ -346,8 +426,12 @@ _WHAT_FITS = {
 def _refused(verb: str, record: Record) -> Refused:
     return Refused(
         f"cannot {verb} {record.flow} {record.id}: it is {record.condition}, at {record.status}",
-        hint=_WHAT_FITS[record.condition].format(id=printable(record.id)),
+        hint=_what_fits(record),
     )
+
+
+def _what_fits(record: Record) -> str:
+    return _WHAT_FITS[record.condition].format(id=printable(record.id))
 
 
 def _line(flow: Flow[Any], record: Record) -> Stage[Any]:

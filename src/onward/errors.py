@@ -6,6 +6,8 @@ OnwardError                    ours, all of them; `.hint` says what to type next
 ├── Conflict                   somebody else was first: same id with other input, or the version moved on
 ├── NotFound                   no such process, version or flow
 ├── Refused                    the process is in no condition for that action
+├── Forbidden                  the actor's role does not allow that action
+├── QueryError                 a search that means nothing; the message names what would
 ├── Misuse                     a handler broke a rule of the house
 └── StoreError                 the database cannot be used now, or not at all
     ├── Fenced                 this attempt no longer owns its process: nothing of it was written
@@ -58,6 +60,14 @@ class NotFound(OnwardError):
 
 class Refused(OnwardError):
     """The action makes no sense in the process's present condition. Nothing was changed."""
+
+
+class Forbidden(OnwardError):
+    """Whoever acts has no role that allows it. Nothing was changed."""
+
+
+class QueryError(OnwardError):
+    """A query that cannot be read; nothing was looked up. See `onward.query`."""
 
 
 class Misuse(OnwardError):

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from onward.decide import Change
 from onward.process import Condition, Entry, Record
+from onward.query import Term
 
 
 class Clock(Protocol):
@@ -38,24 +39,31 @@ Observer = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class NewProcess:
-    """What `insert` needs; `data` is JSON, and equal data means equal input."""
+    """What `insert` needs; `data` is JSON, and equal data means equal input. `kind` and `reason` go to the history."""
 
     id: str
     flow: str
     status: str
     data: str
+    kind: str = "started"
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Which processes `find` answers, newest first. Empty means any. `before` is the id after which a page goes on."""
+    """Which processes `find` answers, newest first: those for which all terms hold.
 
-    flows: Collection[str] = ()
-    statuses: Collection[str] = ()
-    conditions: Collection[Condition] = ()
-    prefix: str = ""
+    `before` is the id after which a page goes on. `light`: '' stands for the data. `looks`: at most so many rows of the list
+    that it goes through are looked at, 0: all of them. `known` is what the caller's code can move, as in `Store`: other rows are
+    orphaned, unless they are over; None: none is.
+    """
+
+    terms: Sequence[Term] = ()
     before: str = ""
     limit: int = 100
+    light: bool = False
+    looks: int = 0
+    known: Known | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,23 @@ class Count:
     condition: Condition
     number: int
     oldest: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """So many processes of one flow at this status are in the hands of this worker.
+
+    `until` is the end of the latest of these leases: if it is over, the worker has died, or cannot reach the store. `oldest`
+    entered its stage first.
+    """
+
+    owner: str
+    flow: str
+    status: str
+    number: int
+    until: datetime
+    oldest: datetime
+    as_of: datetime
 
 
 class Transaction(Protocol):
@@ -125,6 +150,11 @@ class Store(Protocol):
     async def act(self, record: Record, change: Change, actor: str, reason: str | None) -> Record:
         """A person's commit: if the version is still the one seen, else Conflict. A new epoch fences whoever runs it."""
 
+    async def delete(self, record: Record, actor: str, reason: str | None) -> None:
+        """Row, history and sub-steps, if the version is still the one seen, else Conflict. One entry stays in the history, with
+        a version below 0, that says who did it: `history` does not answer it, `acts` does.
+        """
+
     def renew(self, owner: str, held: Mapping[str, int], lease: timedelta) -> set[str]:
         """Prolongs the leases of these {id: epoch}; answers the ids that are no longer ours. Called from any thread."""
 
@@ -148,10 +178,23 @@ class Store(Protocol):
 
     async def find(self, search: Search) -> list[Record]: ...
 
+    async def past(self, search: Search) -> str:
+        """The id at which `find` of it ends after its `looks`, to go on `before` it; '' where there is nothing more to look at.
+
+        Through which list it goes depends on the terms: what only needs people, or is held by workers, is found in a short one.
+        """
+
     async def counts(self) -> list[Count]: ...
 
-    async def history(self, id: str, after: int = -1, limit: int = 1_000, connection: Any = None) -> list[Entry]:
-        """The history after version `after`, oldest first."""
+    async def leases(self) -> list[Lease]: ...
+
+    async def acts(self, before: Place | None = None, limit: int = 100) -> list[Entry]:
+        """What people did, newest first, also to processes that are deleted. Where an entry has data, '' stands for it."""
+
+    async def history(
+        self, id: str, after: int = -1, limit: int = 1_000, connection: Any = None, *, light: bool = False
+    ) -> list[Entry]:
+        """The history after version `after`, oldest first. `light`: where an entry has data, '' stands for it."""
 
     async def data_at(self, id: str, version: int) -> str | None:
         """The data after that version; None if there is no such version."""
@@ -217,3 +260,4 @@ class Upkeep(Protocol):
 
 Tell = Callable[[str], None]
 Known = Collection[tuple[str, str]]
+Place = tuple[datetime, str, int]  # of an entry among those of all processes: its instant, the process's id, its version

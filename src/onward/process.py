@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from onward.secret import MASK, as_json, holds_secrets, masked
 
 S = TypeVar("S", bound=StrEnum)
 
@@ -33,10 +36,26 @@ class Process(BaseModel, Generic[S]):
     ever; give your own to make `start` idempotent. NaN and infinities are refused: JSON has none.
     """
 
-    model_config = ConfigDict(allow_inf_nan=False, ser_json_inf_nan="constants")
+    # An error that quotes its input would quote all of it, with the secrets of other fields.
+    model_config = ConfigDict(allow_inf_nan=False, ser_json_inf_nan="constants", hide_input_in_errors=True)
 
     id: str = Field(default_factory=new_id, min_length=1, max_length=ID_CHARS_MAX)
     status: S
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """With a mask in the place of each secret: processes are printed, and logged, by the way."""
+        shown = super().__repr_args__()
+        if not holds_secrets(type(self)):
+            yield from shown
+            return
+        try:
+            told = as_json(self)
+        except Exception:  # what cannot be written down now may hold a secret as well
+            told = {}
+        for name, value in shown:
+            plain = told.get(name or "", value)
+            safe = masked(plain) if name in told or name in ("id", "status") else MASK
+            yield name, value if safe == plain else safe
 
 
 class Condition(StrEnum):
@@ -70,7 +89,7 @@ class Record:
     flow: str
     status: str
     condition: Condition
-    data: str
+    data: str = field(repr=False)  # it may be large, and hold secrets
     version: int
     epoch: int
     attempt: int  # executions of the handler claimed in this visit to the stage; the first is 1
@@ -120,4 +139,4 @@ class Entry:
     actor: str
     took: float | None
     reason: str | None
-    data: str | None
+    data: str | None = field(repr=False)

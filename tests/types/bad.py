@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum, auto
 from typing import Literal
 
-from onward import END, Context, Every, Flow, Process, Retry, RetryAfter, stage
+from onward import END, Context, Every, Flow, Process, Retry, RetryAfter, Secret, stage
 from onward.flow import Stage
 
 
@@ -32,6 +32,12 @@ class Parcel(Process[Status]):
 
 class Letter(Process[Foreign]):
     status: Foreign = Foreign.NEW
+
+
+class Vault(Process[Status]):
+    status: Status = Status.NEW
+    token: Secret[str]
+    wrong: Secret[int] = "1"  # error: mypy, pyright
 
 
 class Numbered(Process[int]):  # error: mypy, pyright
@@ -169,3 +175,10 @@ def policies() -> None:
 async def context(ctx: Context) -> None:
     await ctx.sleep(5)  # error: mypy, pyright
     ctx.attempt.upper()  # error: mypy, pyright
+
+
+def secrets(vault: Vault) -> None:
+    Vault(token=5)  # error: mypy, pyright
+    Vault()  # error: mypy, pyright
+    vault.token = None  # error: mypy, pyright
+    vault.token.get_secret_value()  # error: mypy, pyright

@@ -9,7 +9,7 @@ from datetime import timedelta
 from enum import StrEnum, auto
 from typing import Any, Literal, assert_type
 
-from onward import END, Context, Every, Flow, Process, Retry, RetryAfter, Unrecoverable, stage
+from onward import END, Context, Every, Flow, Process, Retry, RetryAfter, Secret, Unrecoverable, stage
 
 
 class Status(StrEnum):
@@ -30,6 +30,10 @@ class Batch(Process[Status]):
     documents: list[str]
     files: dict[str, str] = {}
     answers: dict[str, str] = {}
+    token: Secret[str] = ""
+    ports: Secret[list[int]] = []
+    keys: dict[str, Secret[bytes]] = {}
+    spare: Secret[str] | None = None
 
 
 async def upload_files(batch: Batch, ctx: Context) -> Literal[Status.FILES_UPLOADED]:
@@ -110,3 +114,12 @@ async def a_handler_is_a_plain_function_that_a_unit_test_calls() -> None:
     batch = Batch(question="why?", documents=[])
     assert_type(await create_responses(batch), Literal[Status.RESPONSES_CREATED])
     assert_type(delete_files(batch), Literal[Status.FILES_DELETED])
+
+
+def a_secret_is_its_plain_value(batch: Batch) -> None:
+    assert_type(batch.token, str)
+    assert_type(batch.ports, list[int])
+    assert_type(batch.keys, dict[str, bytes])
+    assert_type(batch.spare, str | None)
+    batch.token = batch.token.strip()
+    Batch(question="why?", documents=[], token="t", spare=None)

@@ -100,9 +100,37 @@ CREATE TABLE onward_step (
     PRIMARY KEY (process_id, transition, name)
 );
 
+-- name: schema 2 concurrently
+-- For people: what needs one of them, what has an error, and what workers have in their hands. All of it is little beside what
+-- goes on by itself. None of these columns changes from stage to stage under one lease: such an update stays a HOT one.
+DROP INDEX CONCURRENTLY IF EXISTS onward_process_stopped;
+CREATE INDEX CONCURRENTLY onward_process_stopped ON onward_process (created_at, id) WHERE condition IN ('failed', 'paused');
+DROP INDEX CONCURRENTLY IF EXISTS onward_process_error;
+CREATE INDEX CONCURRENTLY onward_process_error ON onward_process (created_at, id) WHERE error IS NOT NULL;
+DROP INDEX CONCURRENTLY IF EXISTS onward_process_owner;
+CREATE INDEX CONCURRENTLY onward_process_owner ON onward_process (owner) WHERE owner IS NOT NULL;
+-- What people did, in each partition that has no such index yet; the kinds are those of the block `people`. What this SELECT
+-- answers are statements, which are run in their turn. No index can be made on all partitions at once without a lock.
+SELECT format(command, left(c.relname, 58) || '_acts', c.relname)
+  FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid, (VALUES
+       (1, $$DROP INDEX CONCURRENTLY IF EXISTS %1$I$$),
+       (2, $$CREATE INDEX CONCURRENTLY %1$I ON %2$I (at, process_id, version) WHERE kind IN ('started by hand', 'woken', 'retried', 'paused', 'resumed', 'cancelled', 'stopped', 'moved by hand', 'edited', 'forked', 'deleted')$$)
+       ) AS step (place, command)
+ WHERE i.inhparent = 'onward_history'::regclass AND c.relkind = 'r'
+   AND NOT EXISTS (SELECT FROM pg_index AS x JOIN pg_class AS n ON n.oid = x.indexrelid
+                    WHERE x.indrelid = c.oid AND x.indisvalid AND n.relname = left(c.relname, 58) || '_acts')
+ ORDER BY c.relname, step.place;
+
 -- name: columns
-p.id, p.flow, p.status, {condition} AS condition, p.data::text, p.version, p.epoch, p.attempt, p.polls, p.transition, p.moves,
-p.cancelling, p.entered_at, p.created_at, p.updated_at, p.due_at, p.owner, p.lease_until, p.error, {now} AS as_of, p.excused, p.losses
+p.id, p.flow, p.status, {condition} AS condition, p.data::text, {rest}
+
+-- name: light
+-- The same without the data, which may be large.
+p.id, p.flow, p.status, {condition} AS condition, '' AS data, {rest}
+
+-- name: rest
+p.version, p.epoch, p.attempt, p.polls, p.transition, p.moves, p.cancelling, p.entered_at, p.created_at, p.updated_at, p.due_at,
+p.owner, p.lease_until, p.error, {now} AS as_of, p.excused, p.losses
 
 -- name: condition
 -- As it is seen now. The row says what was decided; a lease or a clock can make it running or ready.
@@ -111,16 +139,23 @@ CASE WHEN p.lease_until > {now} THEN 'running'
      ELSE p.condition END
 
 -- name: insert
--- $2 to $6: ids, flows, statuses, data, buckets. $7: who. Of an id given twice the first counts. Answers the new ids.
-WITH started AS (
+-- $2 to $8: ids, flows, statuses, data, kinds, reasons, buckets. $9: who. Of an id given twice the first counts. Answers the
+-- new ids.
+WITH item AS MATERIALIZED (
+    SELECT DISTINCT ON (id) id, flow, status, data, kind, reason, bucket
+      FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[]) WITH ORDINALITY
+        AS item (id, flow, status, data, kind, reason, bucket, place)
+     ORDER BY id, place),
+started AS (
     INSERT INTO onward_process (id, flow, status, condition, data, version, epoch, attempt, polls, transition, moves, bucket,
                                 cancelling, entered_at, created_at, updated_at, due_at)
     SELECT id, flow, status, 'ready', data::jsonb, 0, 0, 0, 0, 0, 0, bucket, false, {now}, {now}, {now}, {now}
-      FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::smallint[]) AS item (id, flow, status, data, bucket)
+      FROM item
         ON CONFLICT (id) DO NOTHING
  RETURNING id, status, updated_at, data)
-INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, data)
-SELECT id, 0, updated_at, 'started', NULL, status, 0, 0, 0, $7::text, data FROM started
+INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, reason, data)
+SELECT started.id, 0, updated_at, item.kind, NULL, started.status, 0, 0, 0, $9::text, item.reason, started.data
+  FROM started JOIN item USING (id)
 RETURNING process_id
 
 -- name: suspect
@@ -233,20 +268,32 @@ SELECT {now}, array_agg(item.id) FROM item
 -- Within a visit the number of the attempt stays: a claim may have counted one more since the person looked.
 -- $2: id, $3: version, $4: who, $5: why, then what changes. `was` is the row that it found, with the attempt that it ended.
 WITH was AS MATERIALIZED (
-    SELECT p.id, p.status, p.attempt FROM onward_process AS p WHERE p.id = $2 AND p.version = $3 FOR NO KEY UPDATE),
+    SELECT p.id, p.status, p.attempt, CASE WHEN $18::text::jsonb <> p.data THEN $18::text::jsonb END AS fresh FROM onward_process AS p WHERE p.id = $2 AND p.version = $3 FOR NO KEY UPDATE),
 moved AS (
     UPDATE onward_process AS p
-       SET status = $6, condition = $7, changed = false, version = p.version + 1, epoch = p.epoch + 1, excused = $9,
+       SET status = $6, condition = $7, data = coalesce($18::text::jsonb, p.data), changed = false, version = p.version + 1, epoch = p.epoch + 1, excused = $9,
            attempt = CASE p.transition WHEN $11 THEN p.attempt ELSE $8 END, losses = 0, polls = $10, transition = $11, moves = $12, cancelling = $13, due_at = {now} + $14::interval,
            entered_at = CASE WHEN $15::boolean THEN {now} ELSE p.entered_at END, updated_at = greatest(p.updated_at, {now}),
            owner = NULL, lease_until = NULL, error = $16
      WHERE p.id = (SELECT id FROM was)
  RETURNING {columns}),
 written AS (
-    INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, reason)
+    INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, reason, data)
     SELECT moved.id, moved.version, moved.updated_at, $17::text, was.status, moved.status, moved.transition, was.attempt, moved.epoch,
-           $4::text, $5::text FROM moved, was)
+           $4::text, $5::text, was.fresh FROM moved, was)
 SELECT * FROM moved
+
+-- name: delete
+-- What stays of it has a version below those of a process, and of what else was deleted under that id: a new one may come.
+-- $2: id, $3: version, $4: who, $5: why.
+WITH gone AS (
+    DELETE FROM onward_process AS p WHERE p.id = $2 AND p.version = $3 RETURNING p.id, p.status, p.transition, p.epoch),
+steps AS (DELETE FROM onward_step WHERE process_id = (SELECT id FROM gone)),
+old AS (DELETE FROM onward_history WHERE process_id = (SELECT id FROM gone) AND version >= 0)
+INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, reason)
+SELECT id, (SELECT least(coalesce(min(h.version), 0), 0) - 1 FROM onward_history AS h WHERE h.process_id = $2 AND h.version < 0),
+       {now}, 'deleted', status, status, transition, 0, epoch, $4::text, $5::text FROM gone
+RETURNING process_id
 
 -- name: renew
 -- A renewal never shortens, and leaves the version alone: the handler beside it still has to commit against it. It waits for
@@ -292,22 +339,150 @@ SELECT name, result FROM onward_step WHERE process_id = $1 AND transition = $2
 -- name: get
 SELECT {columns} FROM onward_process AS p WHERE p.id = $2
 
--- name: find
--- $2: flows, $3: statuses, $4: conditions, $5: prefix of the id, $6: the id before which to go on, $7: how many.
-SELECT {columns} FROM onward_process AS p
- WHERE (cardinality($2::text[]) = 0 OR p.flow = ANY ($2))
-   AND (cardinality($3::text[]) = 0 OR p.status = ANY ($3))
-   AND (cardinality($4::text[]) = 0 OR {condition} = ANY ($4))
-   AND starts_with(p.id, $5::text)
-   AND ($6::text = '' OR (p.created_at, p.id) < (SELECT b.created_at, b.id FROM onward_process AS b WHERE b.id = $6))
- ORDER BY p.created_at DESC, p.id DESC
- LIMIT $7
+-- name: list all
+-- A search is put together by store/search.py: one of these lists, whichever is the shortest that holds all that is asked for;
+-- then `before` and `until`; then a `term` for each thing that is asked, of which :wanted says whether it has to hold or must
+-- not; and at the end `found`. Its values are named here, and numbered from $2 on there.
+WITH found AS (SELECT p.* FROM onward_process AS p WHERE p.created_at IS NOT NULL
+
+-- name: list stopped
+WITH found AS (SELECT p.* FROM onward_process AS p WHERE p.condition IN ('failed', 'paused')
+
+-- name: list errors
+WITH found AS (SELECT p.* FROM onward_process AS p WHERE p.error IS NOT NULL
+
+-- name: list held
+-- This list is short, and sorted at the end: OFFSET 0 keeps the planner from going through all rows in their order instead.
+WITH found AS (SELECT p.* FROM (SELECT * FROM onward_process AS h WHERE h.owner IS NOT NULL OFFSET 0) AS p WHERE true
+
+-- name: list ids
+WITH found AS (SELECT p.* FROM (SELECT * FROM onward_process AS i WHERE i.id = ANY (:ids::text[]) OFFSET 0) AS p WHERE true
+
+-- name: list beginning
+WITH found AS (SELECT p.* FROM (
+    SELECT * FROM onward_process AS b WHERE b.id >= :low::text AND b.id < :high::text OFFSET 0) AS p WHERE true
+
+-- name: list words
+WITH found AS (SELECT p.* FROM (
+    SELECT * FROM onward_process AS w
+     WHERE w.id = ANY (ARRAY(SELECT b.id FROM onward_process AS b WHERE b.id >= :low::text AND b.id < :high::text
+                             UNION ALL SELECT e.id FROM onward_process AS e WHERE e.error IS NOT NULL)) OFFSET 0) AS p WHERE true
+
+-- name: few beginning
+SELECT count(*) FROM (SELECT 1 FROM onward_process AS p WHERE p.id >= :low::text AND p.id < :high::text LIMIT :most::bigint) AS few
+
+-- name: few errors
+SELECT count(*) FROM (SELECT 1 FROM onward_process AS p WHERE p.error IS NOT NULL LIMIT :most::bigint) AS few
+
+-- name: before
+AND (p.created_at, p.id) < (SELECT b.created_at, b.id FROM onward_process AS b WHERE b.id = :id::text)
+
+-- name: until
+AND (p.created_at, p.id) >= (:at::timestamptz, :id::text)
+
+-- name: term flow
+AND (p.flow = ANY (:values::text[])) = :wanted::boolean
+
+-- name: term flow like
+AND (p.flow LIKE ANY (:patterns::text[])) = :wanted::boolean
+
+-- name: term status
+AND (p.status = ANY (:values::text[])) = :wanted::boolean
+
+-- name: term status like
+AND (p.status LIKE ANY (:patterns::text[])) = :wanted::boolean
+
+-- name: term id
+AND (p.id = ANY (:values::text[])) = :wanted::boolean
+
+-- name: term id like
+AND (p.id LIKE ANY (:patterns::text[])) = :wanted::boolean
+
+-- name: term worker
+AND coalesce(p.owner LIKE ANY (:patterns::text[]), false) = :wanted::boolean
+
+-- name: term is
+AND ({condition} = ANY (:conditions::text[])) = :wanted::boolean
+
+-- name: term is known
+-- :known is {flow: [statuses]} of the code at hand; what is not over and not in it is orphaned.
+AND (CASE WHEN p.condition NOT IN ('finished', 'cancelled') AND (:known::jsonb -> p.flow ? p.status) IS NOT TRUE THEN 'orphaned'
+          ELSE {condition} END = ANY (:conditions::text[])) = :wanted::boolean
+
+-- name: term error
+-- Of letters only those of ASCII are the same in capitals, as in SQLite: that is what COLLATE "C" makes of it.
+AND coalesce(p.error COLLATE "C" ILIKE ANY (:patterns::text[]), false) = :wanted::boolean
+
+-- name: term word
+AND (p.id LIKE :beginning::text OR coalesce(p.error COLLATE "C" ILIKE :part::text, false)) = :wanted::boolean
+
+-- name: term data
+AND coalesce(CASE jsonb_typeof(p.data #> :path::text[]) WHEN 'object' THEN NULL WHEN 'array' THEN NULL WHEN 'null' THEN 'null'
+                  ELSE p.data #>> :path::text[] END LIKE ANY (:patterns::text[]), false) = :wanted::boolean
+
+-- name: term age
+AND ({now} - p.created_at BETWEEN :least::interval AND :most::interval) = :wanted::boolean
+
+-- name: term in
+AND ({now} - p.entered_at BETWEEN :least::interval AND :most::interval) = :wanted::boolean
+
+-- name: term due
+AND coalesce(p.due_at - {now} BETWEEN :least::interval AND :most::interval, false) = :wanted::boolean
+
+-- name: term updated
+AND ({now} - p.updated_at BETWEEN :least::interval AND :most::interval) = :wanted::boolean
+
+-- name: term updated at
+AND (p.updated_at BETWEEN :least::timestamptz AND :most::timestamptz) = :wanted::boolean
+
+-- name: term attempt
+AND (p.attempt BETWEEN :least::integer AND :most::integer) = :wanted::boolean
+
+-- name: term version
+AND (p.version BETWEEN :least::integer AND :most::integer) = :wanted::boolean
+
+-- name: found
+ORDER BY p.created_at DESC, p.id DESC LIMIT :limit::bigint)
+SELECT {columns} FROM found AS p ORDER BY p.created_at DESC, p.id DESC
+
+-- name: found light
+ORDER BY p.created_at DESC, p.id DESC LIMIT :limit::bigint)
+SELECT {light} FROM found AS p ORDER BY p.created_at DESC, p.id DESC
+
+-- name: found place
+ORDER BY p.created_at DESC, p.id DESC LIMIT 2 OFFSET :skipped::bigint)
+SELECT p.created_at, p.id FROM found AS p ORDER BY p.created_at DESC, p.id DESC
+
+-- name: search begin
+-- A search has a transaction, in which each statement is planned for its own values and goes through an index: the planner would
+-- rather read and sort a million rows, since it cannot tell how few of them are needed. All that it asks is of one instant.
+BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;
+SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off
+
+-- name: search end
+COMMIT
 
 -- name: counts
 SELECT p.flow, p.status, {condition} AS seen, count(*), min(p.entered_at) FROM onward_process AS p GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 
+-- name: leases
+SELECT p.owner, p.flow, p.status, count(*), max(p.lease_until), min(p.entered_at), {now} FROM onward_process AS p
+ WHERE p.owner IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+
+-- name: people
+-- The kinds of what people do. Here and in the indexes `…_acts` they have to be the same, or those are not used.
+kind IN ('started by hand', 'woken', 'retried', 'paused', 'resumed', 'cancelled', 'stopped', 'moved by hand', 'edited', 'forked', 'deleted')
+
+-- name: acts
+-- $1, $2, $3: before which entry. $4: how many.
+SELECT process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, took, reason,
+       CASE WHEN data IS NOT NULL THEN '' END
+  FROM onward_history WHERE {people} AND (at, process_id, version) < ($1::timestamptz, $2::text, $3::integer)
+ ORDER BY at DESC, process_id DESC, version DESC LIMIT $4
+
 -- name: history
-SELECT process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, took, reason, data::text
+SELECT process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, took, reason,
+       CASE WHEN $4 AND data IS NOT NULL THEN '' ELSE data::text END
   FROM onward_history WHERE process_id = $1 AND version > $2 ORDER BY version LIMIT $3
 
 -- name: data at
@@ -344,6 +519,7 @@ SELECT format('ALTER ROLE %I IN DATABASE %I SET synchronous_commit = on', curren
 CREATE TABLE onward_history_month (LIKE onward_history INCLUDING DEFAULTS)
   WITH (autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.1);
 CREATE UNIQUE INDEX onward_history_month_version ON onward_history_month (process_id, version);
+CREATE INDEX onward_history_month_acts ON onward_history_month (at, process_id, version) WHERE {people};
 ALTER TABLE onward_history ATTACH PARTITION onward_history_month FOR VALUES FROM ('the first of the month') TO ('the first of the next')
 
 -- name: drop month

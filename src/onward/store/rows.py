@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from onward.decide import Change
-from onward.errors import Fenced
+from onward.errors import Conflict, Fenced, NotFound, OnwardError
 from onward.process import Record
 
 MICROSECOND = timedelta(microseconds=1)
@@ -103,6 +103,16 @@ def oldest_first(record: Record) -> tuple[Any, ...]:
 def fenced(item: Commit) -> Fenced:
     id, version, epoch = item.own[:3]
     return Fenced(f"{id} is past version {version}, epoch {epoch}: another worker or a person has it now")
+
+
+def moved_on(seen: Record, found: Record | None = None) -> OnwardError:
+    """Why a person's action on what was `seen` was not done; `found` is what is there now."""
+    if found is None:
+        return NotFound(f"there is no process {seen.id}", hint="what there is: onward ls")
+    return Conflict(
+        f"{seen.id} has moved on from version {seen.version} to {found.version}, now at {found.status}; nothing was changed",
+        hint=f"look again: onward show {seen.id}",
+    )
 
 
 def after(record: Record, change: Change, now: datetime) -> Record:

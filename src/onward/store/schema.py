@@ -2,7 +2,8 @@
 
 A migration that must run outside of a transaction, as an index on a big table of PostgreSQL does, is the block
 `schema N concurrently`. Its statements are run one by one and may be run twice, so they undo first what an interrupted
-run has left: DROP INDEX CONCURRENTLY IF EXISTS, then CREATE INDEX CONCURRENTLY.
+run has left: DROP INDEX CONCURRENTLY IF EXISTS, then CREATE INDEX CONCURRENTLY. A SELECT among them answers statements, which
+are run in its place.
 """
 
 from __future__ import annotations

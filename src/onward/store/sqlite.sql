@@ -99,9 +99,26 @@ END;
 CREATE INDEX onward_process_suspect ON onward_process (max(due_at, ifnull(lease_until, due_at)))
  WHERE lease_until IS NOT NULL AND losses >= 1;
 
+-- name: schema 3
+-- For people: what needs one of them, what has an error, and what workers have in their hands. All of it is little beside what
+-- goes on by itself, and a row that does so is in none of these but for the time that a worker holds it.
+CREATE INDEX onward_process_stopped ON onward_process (created_at, id) WHERE condition IN ('failed', 'paused');
+CREATE INDEX onward_process_error ON onward_process (created_at, id) WHERE error IS NOT NULL;
+CREATE INDEX onward_process_owner ON onward_process (owner) WHERE owner IS NOT NULL;
+-- What people did. The kinds are those of the block `people`.
+CREATE INDEX onward_history_acts ON onward_history (at, process_id, version)
+ WHERE kind IN ('started by hand', 'woken', 'retried', 'paused', 'resumed', 'cancelled', 'stopped', 'moved by hand', 'edited', 'forked', 'deleted');
+
 -- name: columns
-id, flow, status, {condition}, data, version, epoch, attempt, polls, transition, moves, cancelling,
-entered_at, created_at, updated_at, due_at, owner, lease_until, error, excused, losses
+id, flow, status, {condition}, data, {rest}
+
+-- name: light
+-- The same without the data, which may be large.
+id, flow, status, {condition}, '', {rest}
+
+-- name: rest
+version, epoch, attempt, polls, transition, moves, cancelling, entered_at, created_at, updated_at, due_at, owner, lease_until,
+error, excused, losses
 
 -- name: condition
 -- As it is seen at :now. The row says what was decided; a lease or a clock can make it running or ready.
@@ -111,9 +128,9 @@ CASE WHEN lease_until > :now THEN 'running'
 
 -- name: insert
 INSERT INTO onward_process (id, flow, status, condition, data, version, epoch, attempt, polls, transition, moves, cancelling,
-                            entered_at, created_at, updated_at, due_at, kind, actor)
+                            entered_at, created_at, updated_at, due_at, kind, actor, reason)
 SELECT value ->> 0, value ->> 1, value ->> 2, 'ready', value ->> 3, 0, 0, 0, 0, 0, 0, 0,
-       :now, :now, :now, :now, 'started', :actor
+       :now, :now, :now, :now, value ->> 4, :actor, value ->> 5
   FROM json_each(:processes)
  WHERE true  -- without it the parser takes ON CONFLICT for a join
     ON CONFLICT (id) DO NOTHING
@@ -203,11 +220,27 @@ SELECT json_group_array(item.key) FROM json_each(:items) AS item
 -- A person's commit: no epoch is asked for, and a new one fences whoever is running it. Within a visit the number of the
 -- attempt stays: a claim may have counted one more since the person looked.
 UPDATE onward_process
-   SET status = :status, condition = :condition, version = version + 1, epoch = epoch + 1, excused = :excused, losses = 0,
+   SET status = :status, condition = :condition, data = ifnull(:data, data), version = version + 1, epoch = epoch + 1,
+       excused = :excused, losses = 0,
        attempt = CASE transition WHEN :transition THEN attempt ELSE :attempt END, polls = :polls, transition = :transition, moves = :moves, cancelling = :cancelling, due_at = :due_at,
        entered_at = CASE :enters WHEN 1 THEN :now ELSE entered_at END, updated_at = max(updated_at, :now),
        owner = NULL, lease_until = NULL, error = :error, kind = :kind, actor = :actor, took = NULL, reason = :reason
  WHERE id = :id AND version = :version
+
+-- name: delete
+DELETE FROM onward_process WHERE id = :id AND version = :version
+
+-- name: delete steps
+DELETE FROM onward_step WHERE process_id = :id
+
+-- name: delete history
+DELETE FROM onward_history WHERE process_id = :id AND version >= 0
+
+-- name: deleted
+-- What stays of it. Its version is below those of a process, and of what else was deleted under that id: a new one may come.
+INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, reason)
+SELECT :id, min(ifnull(min(version), 0), 0) - 1, :now, 'deleted', :status, :status, :transition, 0, :epoch, :actor, :reason
+  FROM onward_history WHERE process_id = :id AND version < 0
 
 -- name: renew
 -- A renewal never shortens, and leaves the version alone: the handler beside it still has to commit against it.
@@ -241,26 +274,156 @@ SELECT json_group_array(json_array(name, result)) FROM onward_step WHERE process
 -- name: get
 SELECT json_group_array(json_array({columns})) FROM onward_process WHERE id = :id
 
--- name: find
-SELECT json_group_array(json_array({columns})) FROM (
-    SELECT * FROM onward_process
-     WHERE (:flows = '[]' OR flow IN (SELECT value FROM json_each(:flows)))
-       AND (:statuses = '[]' OR status IN (SELECT value FROM json_each(:statuses)))
-       AND (:conditions = '[]' OR {condition} IN (SELECT value FROM json_each(:conditions)))
-       AND (:prefix = '' OR substr(id, 1, length(:prefix)) = :prefix)
-       AND (:before = '' OR (created_at, id) < (SELECT created_at, id FROM onward_process WHERE id = :before))
-     ORDER BY created_at DESC, id DESC
-     LIMIT :limit)
+-- name: list all
+-- A search is put together by store/search.py: one of these lists, whichever is the shortest that holds all that is asked for;
+-- then `before` and `until`; then a `term` for each thing that is asked, of which :wanted says whether it has to hold or must
+-- not; and at the end `found`. Each list names its index: a plan without it reads a million rows for a page.
+WITH found AS (SELECT * FROM onward_process INDEXED BY onward_process_created WHERE created_at IS NOT NULL
+
+-- name: list stopped
+WITH found AS (SELECT * FROM onward_process INDEXED BY onward_process_stopped WHERE condition IN ('failed', 'paused')
+
+-- name: list errors
+WITH found AS (SELECT * FROM onward_process INDEXED BY onward_process_error WHERE error IS NOT NULL
+
+-- name: list held
+WITH found AS (SELECT * FROM onward_process INDEXED BY onward_process_owner WHERE owner IS NOT NULL
+
+-- name: list ids
+WITH found AS (SELECT * FROM onward_process INDEXED BY sqlite_autoindex_onward_process_1
+ WHERE id IN (SELECT value FROM json_each(:ids))
+
+-- name: list beginning
+WITH found AS (SELECT * FROM onward_process INDEXED BY sqlite_autoindex_onward_process_1 WHERE id >= :low AND id < :high
+
+-- name: list words
+WITH found AS (SELECT * FROM onward_process NOT INDEXED
+ WHERE seq IN (SELECT seq FROM onward_process WHERE id >= :low AND id < :high
+               UNION ALL SELECT seq FROM onward_process INDEXED BY onward_process_error WHERE error IS NOT NULL)
+
+-- name: few beginning
+SELECT count(*) FROM (SELECT 1 FROM onward_process WHERE id >= :low AND id < :high LIMIT :most)
+
+-- name: few errors
+SELECT count(*) FROM (SELECT 1 FROM onward_process INDEXED BY onward_process_error WHERE error IS NOT NULL LIMIT :most)
+
+-- name: before
+AND (created_at, id) < (SELECT created_at, id FROM onward_process WHERE id = :id)
+
+-- name: until
+AND (created_at, id) >= (:at, :id)
+
+-- name: term flow
+AND (flow IN (SELECT value FROM json_each(:values))) = :wanted
+
+-- name: term flow like
+AND (EXISTS (SELECT 1 FROM json_each(:patterns) WHERE flow GLOB value)) = :wanted
+
+-- name: term status
+AND (status IN (SELECT value FROM json_each(:values))) = :wanted
+
+-- name: term status like
+AND (EXISTS (SELECT 1 FROM json_each(:patterns) WHERE status GLOB value)) = :wanted
+
+-- name: term id
+AND (id IN (SELECT value FROM json_each(:values))) = :wanted
+
+-- name: term id like
+AND (EXISTS (SELECT 1 FROM json_each(:patterns) WHERE onward_process.id GLOB value)) = :wanted
+
+-- name: term worker
+AND (CASE WHEN owner IS NULL THEN false ELSE EXISTS (SELECT 1 FROM json_each(:patterns) WHERE owner GLOB value) END) = :wanted
+
+-- name: term is
+AND ({condition} IN (SELECT value FROM json_each(:conditions))) = :wanted
+
+-- name: term is known
+-- :known are the flows and statuses of the code at hand; what is not over and not among them is orphaned.
+AND (CASE WHEN condition NOT IN ('finished', 'cancelled')
+           AND (flow, status) NOT IN (SELECT value ->> 0, value ->> 1 FROM json_each(:known)) THEN 'orphaned'
+          ELSE {condition} END IN (SELECT value FROM json_each(:conditions))) = :wanted
+
+-- name: term error
+-- Of letters only those of ASCII are the same in capitals, in PostgreSQL as well.
+AND (CASE WHEN error IS NULL THEN false ELSE EXISTS (SELECT 1 FROM json_each(:patterns) WHERE error LIKE value ESCAPE '\') END) = :wanted
+
+-- name: term word
+AND (id GLOB :beginning OR ifnull(error LIKE :part ESCAPE '\', false)) = :wanted
+
+-- name: term data
+-- Each of the :paths is one way to read the same. The data of a row that somebody spoiled is no JSON and matches nothing: CASE
+-- does not look further then, AND would.
+AND (CASE WHEN json_valid(data) THEN EXISTS (
+     SELECT 1 FROM json_each(:paths) AS path, json_each(:patterns) AS pattern
+      WHERE CASE json_type(data, path.value)
+                 WHEN 'text' THEN data ->> path.value
+                 WHEN 'integer' THEN data -> path.value WHEN 'real' THEN data -> path.value
+                 WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' WHEN 'null' THEN 'null' END GLOB pattern.value)
+     ELSE false END) = :wanted
+
+-- name: term age
+AND (:now - created_at BETWEEN :least AND :most) = :wanted
+
+-- name: term in
+AND (:now - entered_at BETWEEN :least AND :most) = :wanted
+
+-- name: term due
+AND ifnull(due_at - :now BETWEEN :least AND :most, 0) = :wanted
+
+-- name: term updated
+AND (:now - updated_at BETWEEN :least AND :most) = :wanted
+
+-- name: term updated at
+AND (updated_at BETWEEN :least AND :most) = :wanted
+
+-- name: term attempt
+AND (attempt BETWEEN :least AND :most) = :wanted
+
+-- name: term version
+AND (version BETWEEN :least AND :most) = :wanted
+
+-- name: found
+ORDER BY created_at DESC, id DESC LIMIT :limit)
+SELECT json_group_array(json_array({columns})) FROM found
+
+-- name: found light
+ORDER BY created_at DESC, id DESC LIMIT :limit)
+SELECT json_group_array(json_array({light})) FROM found
+
+-- name: found place
+ORDER BY created_at DESC, id DESC LIMIT 2 OFFSET :skipped)
+SELECT json_group_array(json_array(created_at, id)) FROM found
 
 -- name: counts
 SELECT json_group_array(json_array(flow, status, seen, number, oldest)) FROM (
     SELECT flow, status, {condition} AS seen, count(*) AS number, min(entered_at) AS oldest
       FROM onward_process GROUP BY 1, 2, 3 ORDER BY 1, 2, 3)
 
+-- name: leases
+SELECT json_group_array(json_array(owner, flow, status, number, until, oldest)) FROM (
+    SELECT owner, flow, status, count(*) AS number, max(lease_until) AS until, min(entered_at) AS oldest
+      FROM onward_process INDEXED BY onward_process_owner WHERE owner IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3)
+
+-- name: people
+-- The kinds of what people do. Here and in the index onward_history_acts they have to be the same, or that is not used.
+kind IN ('started by hand', 'woken', 'retried', 'paused', 'resumed', 'cancelled', 'stopped', 'moved by hand', 'edited', 'forked', 'deleted')
+
+-- name: acts
+SELECT json_group_array(json_array(process_id, version, at, kind, from_status, to_status, transition, attempt, epoch,
+                                   actor, took, reason, data)) FROM (
+    SELECT process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, took, reason,
+           CASE WHEN typeof(data) <> 'null' THEN '' ELSE data END AS data
+      FROM onward_history INDEXED BY onward_history_acts
+     WHERE {people} AND (at, process_id, version) < (:at, :id, :version)
+     ORDER BY at DESC, process_id DESC, version DESC LIMIT :limit)
+
 -- name: history
 SELECT json_group_array(json_array(process_id, version, at, kind, from_status, to_status, transition, attempt, epoch,
                                    actor, took, reason, data)) FROM (
-    SELECT * FROM onward_history WHERE process_id = :id AND version > :after ORDER BY version LIMIT :limit)
+    -- :light asks for the type only, and SQLite reads no data to tell it: a page of entries may have hundreds of megabytes.
+    SELECT process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, took, reason,
+           CASE WHEN :light AND typeof(data) <> 'null' THEN '' ELSE data END AS data
+      FROM onward_history WHERE process_id = :id AND version > :after ORDER BY version LIMIT :limit)
 
 -- name: data at
 SELECT data FROM onward_history

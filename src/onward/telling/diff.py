@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from onward.secret import is_secret, masked
 from onward.telling.text import to_json
 
 VALUE_CHARS_MAX = 200  # a longer value is told by its size and a hash
@@ -28,8 +29,14 @@ class Change:
 
 
 def changes(before: Any, after: Any, path: str = "$") -> Iterator[Change]:
-    """The paths at which two JSON values differ, in a settled order. Lists are compared place by place."""
-    if isinstance(before, dict) and isinstance(after, dict):
+    """The paths at which two JSON values differ, in a settled order. Lists are compared place by place.
+
+    Give it the values as they are stored: that a secret changed is told, and what it is or was is masked.
+    """
+    if is_secret(before) or is_secret(after):
+        if before != after:
+            yield Change(path, masked(before), masked(after))
+    elif isinstance(before, dict) and isinstance(after, dict):
         for key in [*before, *(key for key in after if key not in before)]:
             yield from changes(before.get(key, MISSING), after.get(key, MISSING), path + _step(key))
     elif isinstance(before, list) and isinstance(after, list):
@@ -38,7 +45,7 @@ def changes(before: Any, after: Any, path: str = "$") -> Iterator[Change]:
             new = after[number] if number < len(after) else MISSING
             yield from changes(old, new, f"{path}[{number}]")
     elif type(before) is not type(after) or before != after:
-        yield Change(path, before, after)
+        yield Change(path, masked(before), masked(after))
 
 
 def _step(key: str) -> str:

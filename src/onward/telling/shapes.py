@@ -8,6 +8,7 @@ from typing import Any
 
 from onward.ports import Count
 from onward.process import Entry, Record
+from onward.secret import KEY, MASK, masked
 
 
 def process(record: Record) -> dict[str, Any]:
@@ -60,11 +61,11 @@ def count(line: Count) -> dict[str, Any]:
 
 
 def stored(data: str) -> Any:
-    """The data of a row; where it is no JSON, the text as it is: looking at a broken row must work."""
+    """The data of a row, with its secrets masked; where it is no JSON, the text: looking at a broken row must work."""
     try:
-        return json.loads(data)
+        return masked(json.loads(data))
     except (ValueError, RecursionError):
-        return data
+        return data if KEY not in data else f"{MASK} (this is no JSON, and secrets may stand in it)"
 
 
 def instant(at: datetime | None) -> str | None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import zlib
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -14,18 +13,20 @@ from typing import Any, TypeVar
 import asyncpg
 
 from onward.decide import Change
-from onward.errors import Conflict, Fenced, NotFound, StoreError
-from onward.ports import Clock, Count, Known, NewProcess, Search
+from onward.errors import Fenced, StoreError
+from onward.ports import Clock, Count, Known, Lease, NewProcess, Place, Search
 from onward.process import Condition, Entry, Record
 from onward.store import guest
 from onward.store.fork import not_open, pid
+from onward.store.postgres import looking
 from onward.store.postgres.batches import IN_THE_AIR_MAX, Batches
+from onward.store.postgres.looking import known_json
 from onward.store.postgres.news import News
 from onward.store.postgres.pool import Pool
 from onward.store.postgres.renewer import Renewer
 from onward.store.postgres.session import ANSWER_S, SEARCH_S, TROUBLE, Address, is_about_values, state_of, store_error
 from onward.store.postgres.transaction import PostgresTransaction
-from onward.store.rows import Commit, after, fenced, oldest_first
+from onward.store.rows import Commit, after, fenced, moved_on, oldest_first
 from onward.store.schema import migrations, refuse_other_schema
 from onward.store.sql import load
 from onward.store.urls import upgrade_command
@@ -37,8 +38,9 @@ CONNECTIONS_MAX = 8  # of one store; beside them one listens and one renews leas
 TRANSACTIONS_MAX = 8  # of handlers, at once; each has a connection of its own
 RENEW_TRIES, RENEW_PAUSE_S = 10, 0.01  # for leases whose rows are being written at that moment
 LOOK_UP_S = 0.2  # between two tries to learn what became of a commit
-SEARCHES = frozenset({"find", "counts", "history", "data at"})  # what people ask, of tables that may be large
+SEARCHES = frozenset({"counts", "history", "data at"})  # what people ask, of tables that may be large
 UNDEFINED_TABLE = "42P01"
+LAST = datetime(9999, 1, 1, tzinfo=UTC)
 
 SQL = load("postgres.sql")
 SCHEMA = migrations(SQL)[-1].number  # the newest that this code knows
@@ -152,14 +154,7 @@ class PostgresStore:
         return task
 
     async def _read(self, block: str, *values: Any) -> list[Any]:
-        """A caller that is cancelled goes at once; its question goes on, so that the connection is not lost for it."""
-        self._check_usable()
-        task = self._begin(self._ask(block, *values))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(_forget)
-            raise
+        return await self._undisturbed(self._ask(block, *values))
 
     async def _look(self, block: str, *values: Any) -> list[Any]:
         """Like `_read`, and never before one that was asked earlier: what changed in between is news to one of them."""
@@ -168,8 +163,27 @@ class PostgresStore:
             async with self._looking:
                 return await self._ask(block, *values)
 
-        self._check_usable()
-        task = self._begin(in_turn())
+        return await self._undisturbed(in_turn())
+
+    async def _search(self, ask: Callable[[Any], Awaitable[T]]) -> T:
+        async def search() -> T:
+            assert self._pool is not None
+            try:
+                async with self._pool.session(SEARCH_S) as session, looking.planned(session):
+                    return await ask(session)
+            except TROUBLE as error:
+                raise self._trouble(error) from error
+
+        return await self._undisturbed(search())
+
+    async def _undisturbed(self, work: Coroutine[Any, Any, T]) -> T:
+        """A caller that is cancelled goes at once; its question goes on, so that the connection is not lost for it."""
+        try:
+            self._check_usable()
+        except StoreError:
+            work.close()
+            raise
+        task = self._begin(work)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -197,7 +211,7 @@ class PostgresStore:
     async def claim(
         self, known: Known, owner: str, limit: int, lease: timedelta, ids: Collection[str] = (), *, suspect: bool = True
     ) -> list[Record]:
-        what = (_known(known), owner, lease, limit)
+        what = (known_json(known), owner, lease, limit)
         rows = await (self._write("claim of", *what, list(ids)) if ids else self._write("claim", *what, min(limit, suspect)))
         return sorted(map(_record, rows), key=oldest_first)
 
@@ -310,7 +324,7 @@ class PostgresStore:
         return dict(map(tuple, await self._read("steps", id, transition)))
 
     async def next_due(self, known: Known) -> timedelta | None:
-        rows = await self._look("next due", _known(known))
+        rows = await self._look("next due", known_json(known))
         return rows[0][0] if rows else None
 
     async def taken_away(self, held: Mapping[str, int]) -> set[str]:
@@ -321,7 +335,7 @@ class PostgresStore:
     async def insert(self, processes: Sequence[NewProcess], actor: str, connection: Any = None) -> list[bool]:
         if not processes:
             return []
-        columns = zip(*((p.id, p.flow, p.status, p.data, _bucket(p.id)) for p in processes), strict=True)
+        columns = zip(*((p.id, p.flow, p.status, p.data, p.kind, p.reason, _bucket(p.id)) for p in processes), strict=True)
         values = (*map(list, columns), actor)
         if connection is not None:
             rows = await self._through(connection, "insert", *values)
@@ -351,29 +365,38 @@ class PostgresStore:
         if rows:
             self._news.tell(at_once=True)
             return _record(rows[0])
-        found = await self.get(record.id)
-        if found is None:
-            raise NotFound(f"there is no process {record.id}")
-        raise Conflict(
-            f"{record.id} has moved on from version {record.version} to {found.version}, now at {found.status};"
-            " nothing was changed",
-            hint=f"look again: onward show {record.id}",
-        )
+        raise moved_on(record, await self.get(record.id))
+
+    async def delete(self, record: Record, actor: str, reason: str | None) -> None:
+        if not await self._write("delete", record.id, record.version, actor, reason):
+            raise moved_on(record, await self.get(record.id))
+        self._news.tell(at_once=True)
 
     async def get(self, id: str, connection: Any = None) -> Record | None:
         rows = await (self._look("get", id) if connection is None else self._through(connection, "get", id))
         return _record(rows[0]) if rows else None
 
     async def find(self, search: Search) -> list[Record]:
-        conditions = [condition.value for condition in search.conditions]
-        wanted = list(search.flows), list(search.statuses), conditions, search.prefix, search.before, search.limit
-        return [_record(row) for row in await self._read("find", *wanted)]
+        return [_record(row) for row in await self._search(lambda c: looking.find(c, search, self._now()))]
+
+    async def past(self, search: Search) -> str:
+        return await self._search(lambda c: looking.past(c, search, self._now()))
 
     async def counts(self) -> list[Count]:
         return [Count(flow, status, Condition(seen), *rest) for flow, status, seen, *rest in await self._read("counts")]
 
-    async def history(self, id: str, after: int = -1, limit: int = 1_000, connection: Any = None) -> list[Entry]:
-        what = ("history", id, after, limit)
+    async def leases(self) -> list[Lease]:
+        rows = await self._search(lambda connection: connection.fetch(SQL["leases"], self._now()))
+        return [Lease(*row) for row in rows]
+
+    async def acts(self, before: Place | None = None, limit: int = 100) -> list[Entry]:
+        place = (LAST, "", 0) if before is None else before
+        return [_entry(row) for row in await self._search(lambda connection: connection.fetch(SQL["acts"], *place, limit))]
+
+    async def history(
+        self, id: str, after: int = -1, limit: int = 1_000, connection: Any = None, *, light: bool = False
+    ) -> list[Entry]:
+        what = ("history", id, after, limit, light)
         rows = await (self._read(*what) if connection is None else self._through(connection, *what))
         return [_entry(row) for row in rows]
 
@@ -383,13 +406,6 @@ class PostgresStore:
 
 
 # -- rows <-> words -----------------------------------------------------------------------------------------------
-
-
-def _known(known: Known) -> str:
-    statuses: dict[str, list[str]] = {}
-    for flow, status in known:
-        statuses.setdefault(flow, []).append(status)
-    return json.dumps(statuses)
 
 
 def _in_utc(value: Any) -> Any:
@@ -422,7 +438,7 @@ def _entry(row: Any) -> Entry:
 def _act_values(change: Change) -> tuple[Any, ...]:
     return (
         change.status, change.condition.value, change.attempt, change.excused, change.polls, change.transition, change.moves,
-        change.cancelling, change.due_after, change.enters, change.error, change.kind,
+        change.cancelling, change.due_after, change.enters, change.error, change.kind, change.data,
     )  # fmt: skip
 
 

@@ -65,8 +65,8 @@ class PostgresUpkeep:
             return await _schema_of(connection)
 
     async def script(self, found: int | None = None) -> str:
-        if found is not None:  # for a database that cannot be reached from here
-            return "\n".join(self._script(found, _months(self._clock.now())))
+        if found is not None:  # for a database that cannot be reached from here: which months an older one has, it has to tell
+            return "\n".join(self._script(found, [] if found else _months(self._clock.now())))
         async with self._connected() as connection:
             found = await _schema_of(connection)
             return "\n".join(self._script(found, await self._missing_months(connection)))
@@ -81,7 +81,7 @@ class PostgresUpkeep:
         for each in left:
             add = f"{SQL['schema add'].replace('$1', str(each.number))};"
             if each.concurrently:
-                lines += [each.sql, add]
+                lines += [*map(_for_psql, statements(each.sql)), add]
                 continue
             lines += ["BEGIN;", patience, f"{SQL['schema table']};", each.sql]
             if each.number == 1:
@@ -119,7 +119,11 @@ class PostgresUpkeep:
             await self._patiently(connection, run, tell)
             return
         for statement in statements(one.sql):  # each of them a transaction of its own
-            await connection.execute(statement)
+            if not _makes_statements(statement):
+                await connection.execute(statement)
+                continue
+            for (made,) in await connection.fetch(statement):
+                await connection.execute(made)
         await connection.execute(SQL["schema add"], one.number)
 
     # -- months -----------------------------------------------------------------------------------------------
@@ -253,11 +257,16 @@ class PostgresUpkeep:
     @asynccontextmanager
     async def _alone(self, tell: Tell) -> AsyncIterator[None]:
         """While no other upkeep of these tables is under way. StoreError if one is for a minute."""
-        async with self._connected() as gate, gate.transaction():
+        async with self._connected() as gate:
             for again in range(ALONE_TRIES):
-                # Not `fetchval`: it leaves its portal open, and with it a snapshot that CREATE INDEX CONCURRENTLY waits for.
+                # A new one for each try: the other one may be at CREATE INDEX CONCURRENTLY, which waits for the end of every
+                # transaction that had a snapshot when it looked, and this one would wait for that.
+                transaction = gate.transaction()
+                await transaction.start()
+                # Not `fetchval`: it leaves its portal open, and with it a snapshot.
                 if (await gate.fetch(SQL["upkeep lock"]))[0][0]:
                     break
+                await transaction.rollback()
                 if not again:
                     tell("waiting for another upgrade or prune")
                 await asyncio.sleep(ALONE_PAUSE_S)
@@ -265,6 +274,7 @@ class PostgresUpkeep:
                 raise StoreError(f"{self.name}: another upgrade or prune is under way", hint="wait for it: onward db status")
             await gate.execute(SQL["upkeep alone"])  # a simple query, which ends the one before, and its snapshot with it
             yield
+            await transaction.commit()
 
     async def _patiently(self, connection: Connection, run: Callable[[], Awaitable[T]], tell: Tell) -> T:
         """Runs it in a transaction that waits 2 s for any lock; again, after a pause, until it has them all."""
@@ -296,6 +306,16 @@ async def _schema_of(connection: Connection) -> int:
         return 0
     number: int | None = await connection.fetchval(SQL["schema found"])
     return number or 0
+
+
+def _makes_statements(statement: str) -> bool:
+    """Whether it asks for the statements that are to be run in its place, each of its rows one."""
+    return statement.lstrip().startswith("SELECT")
+
+
+def _for_psql(statement: str) -> str:
+    text = statement.strip()
+    return f"{text.removesuffix(';')} \\gexec" if _makes_statements(text) else text
 
 
 async def _row(connection: Connection, block: str, *values: Any) -> tuple[Any, ...]:

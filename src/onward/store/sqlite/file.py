@@ -66,6 +66,7 @@ def connect(name: str, busy_s: float, *, uri: bool = False, writes: bool = True)
         "wal_autocheckpoint=0",  # the writer does it, see there
         f"journal_size_limit={WAL_BYTES_MAX}",
         "mmap_size=0",
+        "secure_delete=ON",  # what is deleted or replaced is overwritten in the file; Debian's SQLite does so anyway
         f"cache_size=-{CACHE_KB}",
     ):
         try:

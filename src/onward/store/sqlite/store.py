@@ -11,21 +11,22 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from onward.decide import Change
-from onward.errors import Conflict, Fenced, NotFound, OnwardError, StoreError
-from onward.ports import Clock, Count, Known, NewProcess, Search
+from onward.errors import Fenced, OnwardError, StoreError
+from onward.ports import Clock, Count, Known, Lease, NewProcess, Place, Search
 from onward.process import Condition, Entry, Record
 from onward.store import guest
 from onward.store.fork import not_open, pid
-from onward.store.rows import MICROSECOND, Commit, after, fenced, oldest_first
+from onward.store.rows import MICROSECOND, Commit, after, fenced, moved_on, oldest_first
 from onward.store.schema import refuse_other_schema
+from onward.store.sqlite import looking
 from onward.store.sqlite.file import SCHEMA, SQL, connect, instant, make_file, make_or_refuse, micros, schema_of
 from onward.store.sqlite.files import FileLock
+from onward.store.sqlite.looking import LAST, Reader
 from onward.store.sqlite.turn import Turn
 from onward.store.sqlite.writer import BUSY_S, Job, Writer, store_error, transaction
 
@@ -59,10 +60,10 @@ class SqliteStore:
         self._lock_path = None if self._in_memory else f"{self.path}-lock"
         self._writer = Writer(self.path, self._lock_path, self._connect_and_migrate, self._commit_group)
         await self._writer.open()
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="onward-reader")
+        self._reader, self._slow_reader = (Reader(self._connect, name) for name in ("onward-reader", "onward-slow-reader"))
         if not self._in_memory:
             try:
-                self._read_connection = self._connect()
+                self._reader.open()
             except sqlite3.Error as error:
                 await self._writer.close()
                 raise store_error(self.path, error) from error
@@ -74,9 +75,8 @@ class SqliteStore:
             return
         self._pid = 0  # first: what comes while it closes is refused, not forgotten
         await self._writer.close()
-        self._reader.shutdown()
-        if not self._in_memory:
-            self._read_connection.close()
+        self._reader.close()
+        self._slow_reader.close()
         with self._renewing:
             if self._renewer is not None:
                 self._renewer.close()
@@ -107,12 +107,14 @@ class SqliteStore:
         await self._writer.add(job)
         return job.answer
 
-    async def _read(self, run: Callable[[sqlite3.Connection], Any]) -> Any:
+    async def _read(self, run: Callable[[sqlite3.Connection], Any], *, long: bool = False) -> Any:
+        """What may take `long` keeps only its like waiting."""
         if self._in_memory:  # nobody else can see it: the writer reads as well
             return await self._write(run)
         self._check_usable()
+        reader = self._slow_reader if long else self._reader
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._reader, run, self._read_connection)
+            return await reader.read(run)
         except sqlite3.Error as error:
             raise store_error(self.path, error) from error
 
@@ -272,7 +274,7 @@ class SqliteStore:
     # -- the verbs of a person --------------------------------------------------------------------------------
 
     async def insert(self, processes: Sequence[NewProcess], actor: str, connection: Any = None) -> list[bool]:
-        rows = json.dumps([(p.id, p.flow, p.status, p.data) for p in processes])
+        rows = json.dumps([(p.id, p.flow, p.status, p.data, p.kind, p.reason) for p in processes])
         ids = json.dumps([p.id for p in processes])
 
         def run(connection: Sql) -> list[bool]:
@@ -306,19 +308,26 @@ class SqliteStore:
             now = self._clock.now()
             written = connection.execute(SQL["act"], _act_values(record, change, micros(now), actor, reason)).rowcount
             found = _records(connection, "get", now, id=record.id)
-            if not found:
-                raise NotFound(f"there is no process {record.id}")
-            if not written:
-                raise Conflict(
-                    f"{record.id} has moved on from version {record.version} to {found[0].version}, now at {found[0].status};"
-                    " nothing was changed",
-                    hint=f"look again: onward show {record.id}",
-                )
+            if not found or not written:
+                raise moved_on(record, *found)
             return found[0]
 
         answer: Record = await self._write(run)
         self._changed.set()
         return answer
+
+    async def delete(self, record: Record, actor: str, reason: str | None) -> None:
+        def run(connection: sqlite3.Connection) -> None:
+            if not connection.execute(SQL["delete"], {"id": record.id, "version": record.version}).rowcount:
+                raise moved_on(record, *_records(connection, "get", self._clock.now(), id=record.id))
+            connection.execute(SQL["delete steps"], {"id": record.id})
+            connection.execute(SQL["delete history"], {"id": record.id})
+            what = {"id": record.id, "status": record.status, "transition": record.transition, "epoch": record.epoch}
+            now = micros(self._clock.now())
+            connection.execute(SQL["deleted"], {**what, "now": now, "actor": actor, "reason": reason})
+
+        await self._write(run)
+        self._changed.set()
 
     async def get(self, id: str, connection: Any = None) -> Record | None:
         def run(connection: Sql) -> list[Record]:
@@ -328,24 +337,34 @@ class SqliteStore:
         return found[0] if found else None
 
     async def find(self, search: Search) -> list[Record]:
-        wanted = {
-            "flows": json.dumps(list(search.flows)),
-            "statuses": json.dumps(list(search.statuses)),
-            "conditions": json.dumps(list(search.conditions)),
-            "prefix": search.prefix,
-            "before": search.before,
-            "limit": search.limit,
-        }
-        answer: list[Record] = await self._read(lambda c: _records(c, "find", self._clock.now(), **wanted))
+        def run(connection: sqlite3.Connection) -> list[Record]:
+            now = self._clock.now()
+            return [_record(row, now) for row in looking.find(connection, search, micros(now))]
+
+        answer: list[Record] = await self._read(run, long=bool(search.terms) and not search.looks)
+        return answer
+
+    async def past(self, search: Search) -> str:
+        answer: str = await self._read(lambda connection: looking.past(connection, search))
         return answer
 
     async def counts(self) -> list[Count]:
-        rows = await self._read(lambda c: _list(c, "counts", now=micros(self._clock.now())))
+        rows = await self._read(lambda c: _list(c, "counts", now=micros(self._clock.now())), long=True)
         return [Count(flow, status, Condition(seen), number, instant(oldest)) for flow, status, seen, number, oldest in rows]
 
-    async def history(self, id: str, after: int = -1, limit: int = 1_000, connection: Any = None) -> list[Entry]:
+    async def leases(self) -> list[Lease]:
+        rows, now = await self._read(lambda c: _list(c, "leases")), self._clock.now()
+        return [Lease(o, flow, status, n, instant(until), instant(oldest), now) for o, flow, status, n, until, oldest in rows]
+
+    async def acts(self, before: Place | None = None, limit: int = 100) -> list[Entry]:
+        at, id, version = (LAST, "", 0) if before is None else (micros(before[0]), *before[1:])
+        return [_entry(row) for row in await self._read(lambda c: _list(c, "acts", at=at, id=id, version=version, limit=limit))]
+
+    async def history(
+        self, id: str, after: int = -1, limit: int = 1_000, connection: Any = None, *, light: bool = False
+    ) -> list[Entry]:
         def run(connection: Sql) -> list[Any]:
-            return _list(connection, "history", id=id, after=after, limit=limit)
+            return _list(connection, "history", id=id, after=after, limit=limit, light=light)
 
         rows = await self._read(run) if connection is None else self._through(connection, run)
         return [_entry(row) for row in rows]
@@ -405,4 +424,5 @@ def _act_values(record: Record, change: Change, now: int, actor: str, reason: st
         "transition": change.transition, "moves": change.moves, "cancelling": change.cancelling,
         "due_at": None if change.due_after is None else now + change.due_after // MICROSECOND,
         "enters": change.enters, "error": change.error, "kind": change.kind, "actor": actor, "reason": reason,
+        "data": change.data,
     }  # fmt: skip
