@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from onward.cli import COMMANDS, cli
 from onward.cli.group import Command
+from onward.query import QUALIFIERS
 
 NAMES = [name for section in COMMANDS.values() for name in section]
 
@@ -283,6 +284,20 @@ def test_ls_is_a_table_of_the_newest_first(busy: Project) -> None:
         (["-n", "2"], ["match-1", "late-1"]),
         (["--all"], ["match-1", "late-1", "broken-2", "broken-1", "tea-1"]),
         (["is:orphaned"], []),
+        (["id:broken-1"], ["broken-1"]),
+        (["id:bro"], []),
+        (["-is:over"], ["late-1", "broken-2", "broken-1"]),
+        (["-is:failed", "-flow:match", "--status", "placed"], ["late-1"]),
+        (["bro"], ["broken-2", "broken-1"]),
+        (["error:was declined"], ["broken-2", "broken-1"]),  # as a shell hands on error:"was declined"
+        (["card declined"], []),
+        (["card", "declined"], ["broken-2", "broken-1"]),
+        (['error:"card * was" is:failed'], ["broken-2", "broken-1"]),  # a whole query, quoted for the shell
+        (["data.item:tea"], ["tea-1"]),
+        (["data.count:2"], ["broken-2"]),
+        (["age:<1h", "version:>0", "flow:purchase", "is:over,paused"], ["late-1", "tea-1"]),
+        (["worker:*"], []),
+        (["updated:>2020-01-01", "attempt:>=1", "is:failed", "-data.count:2"], ["broken-1"]),
     ],
 )
 def test_ls_shows_what_is_asked_for(busy: Project, words: list[str], ids: list[str]) -> None:
@@ -312,7 +327,11 @@ def test_ls_counts_by_status_and_by_error(busy: Project) -> None:
     by_error = busy.run("ls", "is:failed", "--by", "error")
     assert by_error.stdout.splitlines()[1].split()[:3] == ["2", "purchase", "placed"]
     assert "card … was declined" in by_error.stdout
-    assert "onward ls is:failed status:placed -o ids --all | xargs onward retry" in by_error.stderr
+    command = shlex.split(by_error.stderr.partition("group: onward ")[2])
+    assert command[:2] == ["retry", "--query"]
+    assert busy.json(*command, "--dry-run")["total"] == 2
+    [error] = busy.json("ls", "--by", "error", "id:broken-1")["errors"]
+    assert (error["number"], busy.out("ls", "-o", "ids", error["query"]).split()) == (1, ["broken-1"])
 
 
 @pytest.mark.parametrize(
@@ -320,14 +339,28 @@ def test_ls_counts_by_status_and_by_error(busy: Project) -> None:
     [
         (["is:faild"], "did you mean failed?"),
         (["stat:x"], "did you mean status?"),
-        (["tea"], "is no qualifier"),
+        (["is:"], "nothing to look for"),
+        (["age:5m"], "write age:>5m or age:<5m"),
+        (['error:"x'], "no closing quote"),
+        (["data.a.$secret:x"], "a secret cannot be asked for"),
+        (["--condition", "faild"], "did you mean failed?"),
         (["flow:a", "--flow", "b"], "asked for twice"),
+        (["id:a", "--id-prefix", "b"], "asked for twice"),
         (["--jsn"], "No such option"),
         (["-n", "0"], "-n"),
     ],
 )
 def test_a_wrong_question_names_the_nearest_right_one(busy: Project, words: list[str], message: str) -> None:
     assert message in busy.error("ls", *words, code=2)
+
+
+def test_ls_tells_every_qualifier_in_its_help_and_to_the_shell(project: Project) -> None:
+    told = " ".join(project.out("ls", "--help").split())
+    for example, meaning in QUALIFIERS.values():
+        assert f"{example} {meaning}" in told
+    for typed, offered in (("st", "status:"), ("data", "data."), ("is:fa", "is:failed"), ("is:ov", "is:over")):
+        shell = {"_ONWARD_COMPLETE": "zsh_complete", "COMP_WORDS": f"onward ls {typed}", "COMP_CWORD": "2"}
+        assert offered in project.run(env=shell).stdout
 
 
 def test_an_unknown_command_names_the_nearest(project: Project) -> None:
@@ -399,6 +432,13 @@ def test_watch_without_an_id_counts_until_nothing_happens_by_itself(busy: Projec
     assert "--until-idle is for" in busy.error("watch", "tea-1", "--until-idle", code=2)
 
 
+def test_watch_counts_those_that_match_a_query(busy: Project) -> None:
+    told = lines(busy.out("watch", "--query", "flow:purchase id:tea*", "--until-idle"))
+    assert told[0] == ["1", "purchase", "shipped", "✓", "finished"] and len(told) == 2
+    assert "name one process, or say --query" in busy.error("watch", "tea-1", "--query", "is:failed", code=2)
+    assert "did you mean flow" in busy.error("watch", "--query", "flwo:purchase", code=2)
+
+
 def test_control_characters_of_a_store_never_reach_the_terminal(project: Project) -> None:
     evil = "\x1b[2J\x07\x9b31m\u202egnp"
     project.start("--data", json.dumps({"item": evil, "notes": [evil]}), "--id", "evil")
@@ -436,6 +476,17 @@ def without_schema(of: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in of.items() if key != "schema"}
 
 
+ERRORS = {
+    "flow": "str", "status": "str", "error": "str", "number": "int", "oldest": "str", "newest": "str", "sample": "str",
+    "query": "str", "exact": "bool",
+}  # fmt: skip
+CONDITIONS = ("ready", "running", "waiting", "retrying", "failed", "paused", "orphaned", "cancelled", "finished")
+STATS = {
+    "flow": "str", "number": "int", "active": "int", "conditions": dict.fromkeys(CONDITIONS, "int"),
+    "started_per_minute": "float", "finished_per_minute": "float", "took_s": "float",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("words", "schema", "expected"),
     [
@@ -445,8 +496,10 @@ def without_schema(of: dict[str, Any]) -> dict[str, Any]:
         (
             ["ls", "--by", "error"],
             "errors/1",
-            {"errors": [{"flow": "str", "status": "str", "error": "str", "number": "int", "newest": "str", "sample": "str"}]},
+            {"errors": [ERRORS]},
         ),
+        (["stats"], "stats/1", {"flows": [STATS]}),
+        (["workers"], "workers/1", {"workers": []}),
         (["show", "broken-1"], "process/1", {**without_schema(PROCESS), "data": DATA}),
         (["show", "broken-1", "--version", "0"], "process/1", {**without_schema(PROCESS), "data_version": "int", "data": DATA}),
         (["history", "broken-1"], "history/1", {"id": "str", "entries": [ENTRY]}),

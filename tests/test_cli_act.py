@@ -64,7 +64,7 @@ def test_a_retrying_process_can_be_woken(project: Project) -> None:
         (["retry", "nobody-here"], 3, "none that begins so"),
         (["pause", "tea-1", "--if-version", "4"], 4, "is at version 0 now, not 4"),
         (["pause", "tea-1", "tea-2", "--if-version", "0"], 2, "--if-version is for one"),
-        (["pause"], 2, "Missing argument"),
+        (["pause"], 2, "name ids, or say --query"),
         (["pause", "tea-1", "--dry-run", "--if-version", "4"], 4, "is at version 0 now, not 4"),
     ],
 )
@@ -145,7 +145,7 @@ def test_doctor_tells_facts_without_secrets(project: Project, monkeypatch: pytes
         "versions.sqlite: ",
         "store.mode: 600",
         "store.journal: wal",
-        "store.schema: 2",
+        "store.schema: 3",
         "processes.conditions: ready 1",
     ):
         assert fact in told

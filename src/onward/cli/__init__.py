@@ -15,11 +15,14 @@ COMMANDS = {
         "start": ("onward.cli.start", "Start a process; prints its id."),
     },
     "Look": {
+        "panel": ("onward.cli.panel", "See all of it in a browser, and act on it."),
         "ls": ("onward.cli.ls", "List processes, or count them."),
         "show": ("onward.cli.show", "Show one process, now or at an earlier version."),
         "history": ("onward.cli.history", "What happened to a process, commit by commit."),
         "diff": ("onward.cli.diff", "What changed in a process's data."),
         "watch": ("onward.cli.watch", "Follow one process, or the counts of all."),
+        "stats": ("onward.cli.stats", "How many of each flow are in which condition, and how fast they come and go."),
+        "workers": ("onward.cli.workers", "Who holds processes right now."),
         "explain": ("onward.cli.show", "Say in one sentence why a process is not moving."),
     },
     "Act": {
@@ -29,6 +32,10 @@ COMMANDS = {
         "resume": ("onward.cli.act", "Let paused processes go on."),
         "cancel": ("onward.cli.act", "Cancel processes: they clean up, then end."),
         "stop": ("onward.cli.act", "End processes here and now, without cleaning up."),
+        "move": ("onward.cli.hand", "Move processes to another status by hand."),
+        "edit": ("onward.cli.hand", "Change the data of a process, with the difference shown first."),
+        "fork": ("onward.cli.hand", "Begin a new process as another one was at a version."),
+        "delete": ("onward.cli.act", "Delete processes that are over, with their history."),
     },
     "Check": {
         "graph": ("onward.cli.graph", "Draw a flow: text, Mermaid, SVG or JSON."),

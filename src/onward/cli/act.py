@@ -1,4 +1,4 @@
-"""`onward wake | retry | pause | resume | cancel | stop`: what a person may do to processes, one or several at a time."""
+"""`onward wake | retry | pause | resume | cancel | stop | delete`: what takes no more than a verb, for some processes or many."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 import click
 
-from onward import decide
 from onward.app import Onward
 from onward.cli.command import command
 from onward.cli.failing import PARTLY, NoApp, code_of, described
 from onward.cli.group import Command
 from onward.cli.ids import find_one
+from onward.cli.many import act_on_all
 from onward.cli.output import Output, condition_text
 from onward.cli.settings import Settings, can_ask, pass_settings
 from onward.cli.target import with_app
-from onward.errors import Conflict, OnwardError
+from onward.errors import OnwardError
 from onward.process import Record
 from onward.telling.text import one_line
 
@@ -25,12 +25,27 @@ def _declare(verb: str, text: str, *examples: str, asks: str = "") -> Command:
     """The command `verb`. `asks`: what to be asked before, on a terminal, since it cannot be undone."""
 
     @command(verb, *examples)
-    @click.argument("ids", nargs=-1, required=True, metavar="ID...")
+    @click.argument("ids", nargs=-1, metavar="[ID...]")
+    @click.option("--query", metavar="QUERY", help="Instead of ids: all that match, as in onward ls.")
+    @click.option("--max", "most", type=click.IntRange(1), metavar="N", help="With --query: not if more than N match.")
     @click.option("--if-version", type=click.IntRange(0), metavar="N", help="Only if it is still at this version, else exit 4.")
     @click.option("--dry-run", is_flag=True, help="Only tell what would become of them.")
     @click.option("-y", "--yes", is_flag=True, hidden=not asks, help="Do not ask.")
     @pass_settings
-    def act(settings: Settings, ids: Sequence[str], if_version: int | None, dry_run: bool, yes: bool) -> int:
+    def act(
+        settings: Settings,
+        ids: Sequence[str],
+        query: str | None,
+        most: int | None,
+        if_version: int | None,
+        dry_run: bool,
+        yes: bool,
+    ) -> int:
+        if bool(ids) == bool(query):
+            raise click.UsageError("name ids, or say --query; all that there are: onward ls")
+        if query is not None:
+            how: dict[str, Any] = {"most": most, "dry_run": dry_run, "yes": yes}
+            return with_app(settings, lambda app: act_on_all(app, Output(settings), verb, query, **how))
         if if_version is not None and len(ids) > 1:
             raise click.UsageError("--if-version is for one process")
         if asks and not (yes or dry_run) and can_ask() and not click.confirm(f"{asks.format(_number(ids))}?", err=True):
@@ -55,8 +70,10 @@ def _act(settings: Settings, verb: str, ids: Sequence[str], version: int | None,
         if verb == "cancel":
             _must_know(app, before)
         if dry_run:
-            return _planned(app, verb, before, version)
-        after = await getattr(app, verb)(before.id, version=version, actor=settings.actor, reason=settings.reason)
+            return await _planned(app, settings, verb, before, version)
+        after = await getattr(app, verb)(before.id, version=version, actor=settings.who, reason=settings.reason)
+        if after is None:
+            return _told(before.id, before.flow, "deleted", before.status, before.version)
         return _told(after.id, after.flow, str(after.condition), after.status, after.version)
 
     async def work(app: Onward) -> int:
@@ -84,12 +101,10 @@ def _must_know(app: Onward, record: Record) -> None:
         )
 
 
-def _planned(app: Onward, verb: str, record: Record, version: int | None) -> dict[str, Any]:
-    if version is not None and version != record.version:
-        raise Conflict(
-            f"process {record.id} is at version {record.version} now, not {version}", hint=f"look again: onward show {record.id}"
-        )
-    change = decide.cancel(app.flows[record.flow], record) if verb == "cancel" else getattr(decide, verb)(record)
+async def _planned(app: Onward, settings: Settings, verb: str, record: Record, version: int | None) -> dict[str, Any]:
+    record, change = await app.plan(record.id, verb, version=version, actor=settings.who)
+    if change is None:
+        return _told(record.id, record.flow, "deleted", record.status, record.version)
     return _told(record.id, record.flow, str(change.condition), change.status, record.version)
 
 
@@ -118,6 +133,9 @@ def _print_one(output: Output, result: dict[str, Any], dry_run: bool) -> None:
         output.line(one_line(result["id"]))
     else:
         verb = "would be" if dry_run else "is"
+        if result["condition"] == "deleted":
+            output.line(f"{one_line(result['id'])} {verb} deleted")
+            return
         state = condition_text(Condition(result["condition"]))
         output.line(f"{one_line(result['id'])} {verb} {state} at {one_line(result['status'])}, version {result['version']}")
 
@@ -133,13 +151,13 @@ wake = _declare(
     "wake",
     "Make waiting or retrying processes due now, instead of at the end of their wait.",
     "onward wake q3-report",
-    "onward ls is:waiting -o ids | xargs onward wake",
+    "onward wake --query 'is:waiting flow:batch'",
 )
 retry = _declare(
     "retry",
     "Let failed processes go on from their stage, with all attempts before them again.",
     "onward retry q3-report --reason 'key renewed'",
-    "onward ls is:failed -o ids | xargs onward retry",
+    "onward retry --query 'is:failed flow:batch'",
 )
 pause = _declare(
     "pause",
@@ -148,7 +166,7 @@ pause = _declare(
     "onward pause q3-report --if-version 7",
 )
 resume = _declare(
-    "resume", "Let paused processes go on.", "onward resume q3-report", "onward ls is:paused -o ids | xargs onward resume"
+    "resume", "Let paused processes go on.", "onward resume q3-report", "onward resume --query 'is:paused flow:batch'"
 )
 cancel = _declare(
     "cancel",
@@ -163,4 +181,11 @@ stop = _declare(
     "onward stop q3-report --yes",
     "onward stop q3-report --dry-run",
     asks="stop {} without cleaning up, which cannot be taken back",
+)
+delete = _declare(
+    "delete",
+    "Delete processes that are over: row, data and history. Who did it and why stays in the audit.",
+    "onward delete q3-report --reason 'asked for'",
+    "onward delete --query 'is:over id:q3*' --max 500 --yes",
+    asks="delete {} with its history, which cannot be taken back",
 )

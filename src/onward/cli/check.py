@@ -11,13 +11,13 @@ from onward.cli.command import command
 from onward.cli.failing import ENDED_BADLY
 from onward.cli.ls import rows
 from onward.cli.output import Output
-from onward.cli.query import Query
 from onward.cli.settings import Settings, pass_settings
 from onward.cli.target import app_name, find_app, sqlite_path, with_app
 from onward.codec import decode
 from onward.errors import InvalidData
 from onward.flow import Flow
 from onward.process import OVER, Condition
+from onward.query import exactly
 from onward.store.urls import shown
 from onward.telling.text import one_line
 
@@ -96,7 +96,7 @@ async def find_misfits(app: Onward) -> list[Misfit]:
             [sample] = await app.find(flow=count.flow, status=count.status, condition=Condition.ORPHANED, limit=1)
             problem = "this code has no such flow" if count.flow not in app.flows else "the flow has no such status"
             misfits[count.flow, count.status, problem] = Misfit(count.flow, count.status, problem, count.number, sample.id)
-    async for record in rows(app, Query(conditions=LIVE)):
+    async for record in rows(app, [exactly("is", *LIVE)], light=False):
         if record.process is not None:
             continue
         try:

@@ -41,7 +41,7 @@ def diff(settings: Settings, id: str, versions: str | None) -> None:
             return
         output.note(_head(entries, first, last))
         for change in found:
-            for line in _lines(change):
+            for line in lines(change):
                 output.line(line)
         if not found:
             output.note("the data did not change")
@@ -73,7 +73,7 @@ def _between(asked: tuple[int | None, int | None] | None, entries: list[Entry]) 
     return first, last
 
 
-def _lines(change: Change) -> Iterator[str]:
+def lines(change: Change) -> Iterator[str]:
     if change.before is not MISSING:
         yield click.style(f"- {one_line(change.path)}: {value_text(change.before)}", fg="red")
     if change.after is not MISSING:

@@ -16,12 +16,12 @@ from onward.cli.command import command
 from onward.cli.failing import NoApp, code_of
 from onward.cli.ls import rows
 from onward.cli.output import Output
-from onward.cli.query import Query
 from onward.cli.settings import Settings, pass_settings
 from onward.cli.target import app_name, find_app, sqlite_path, with_app
 from onward.clock import SystemClock
 from onward.errors import OnwardError
 from onward.process import Condition
+from onward.query import exactly
 from onward.store import upkeep_of
 from onward.store.urls import IN_MEMORY
 from onward.telling.text import one_line
@@ -114,7 +114,7 @@ async def _processes(app: Onward) -> Facts:
     for count in await app.counts():
         conditions[str(count.condition)] = conditions.get(str(count.condition), 0) + count.number
     expired = looked = late = 0
-    async for record in rows(app, Query(conditions={Condition.READY})):
+    async for record in rows(app, [exactly("is", Condition.READY)]):
         looked += 1
         expired += record.lease_until is not None and record.lease_until <= record.as_of
         late += record.due_at is not None and (record.as_of - record.due_at).total_seconds() > 60

@@ -13,7 +13,18 @@ import traceback
 import click
 
 from onward.cli.settings import Settings
-from onward.errors import Conflict, Fenced, FlowError, InvalidData, NotFound, OnwardError, Refused, StoreError
+from onward.errors import (
+    Conflict,
+    Fenced,
+    FlowError,
+    Forbidden,
+    InvalidData,
+    NotFound,
+    OnwardError,
+    QueryError,
+    Refused,
+    StoreError,
+)
 
 ENDED_BADLY, USAGE, PARTLY, TIMEOUT = 1, 2, 8, 124
 
@@ -34,6 +45,7 @@ class TookTooLong(OnwardError):
 _KINDS: tuple[tuple[type[Exception], str, int, str], ...] = (
     (click.Abort, "interrupted", 130, ""),
     (click.ClickException, "usage", USAGE, "see: onward --help"),
+    (QueryError, "usage", USAGE, "what can be asked for: onward ls --help"),
     (Ambiguous, "ambiguous", USAGE, "type more of the id"),
     (NoApp, "no_app", 7, "name it: --app module:attr"),
     (FlowError, "flow", 7, "mend the flow, then: onward check"),
@@ -43,6 +55,7 @@ _KINDS: tuple[tuple[type[Exception], str, int, str], ...] = (
     (Fenced, "conflict", 4, "look again: onward ls"),
     (StoreError, "store", 6, "look at it: onward doctor"),
     (InvalidData, "invalid", 5, "mend the data, then try again"),
+    (Forbidden, "forbidden", 5, "ask somebody who may"),
     (Refused, "refused", 5, "look at it: onward ls"),
     (OnwardError, "failed", ENDED_BADLY, "look at it: onward doctor"),
     (OSError, "system", ENDED_BADLY, "look at the path and its permissions"),

@@ -57,13 +57,17 @@ class Output:
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[str]], *, last_may_be_cut: bool = True) -> None:
         """Columns as wide as they need; on a terminal the last but one or last is cut at the edge, in a pipe nothing is."""
-        rows = [list(row) for row in rows]
-        wide = [max(seen_length(row[number]) for row in [list(head), *rows]) for number in range(len(head))]
         room = shutil.get_terminal_size().columns if last_may_be_cut and is_terminal(sys.stdout) else None
-        for number, row in enumerate([list(head), *rows]):
-            cells = [text + " " * (wide[column] - seen_length(text)) for column, text in enumerate(row)]
-            text = COLUMN_GAP.join(cells).rstrip()
+        for number, text in enumerate(aligned([head, *rows])):
             self.line(click.style(text, bold=True) if number == 0 else _cut(text, room))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A line for each row, its columns as wide as they need."""
+    wide = [max(map(seen_length, column)) for column in zip(*rows, strict=True)]
+    return [
+        COLUMN_GAP.join(text + " " * (w - seen_length(text)) for text, w in zip(row, wide, strict=True)).rstrip() for row in rows
+    ]
 
 
 def condition_text(condition: Condition) -> str:

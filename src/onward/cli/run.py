@@ -13,6 +13,7 @@ from onward.cli import leaving
 from onward.cli.command import Length, command
 from onward.cli.failing import NoApp
 from onward.cli.output import Output
+from onward.cli.panel import PORT, PORTS, beside
 from onward.cli.settings import Settings, pass_settings
 from onward.cli.target import with_app
 from onward.ports import Event
@@ -28,15 +29,16 @@ def _short(duration: timedelta) -> str:
     return f"{duration.total_seconds():g}s"
 
 
-@command("run", "onward run", "onward run --until-idle -v", "onward run -c 20 --lease 1m --grace 10s")
+@command("run", "onward run", "onward run --panel", "onward run --until-idle -v", "onward run -c 20 --lease 1m --grace 10s")
 @click.option("--until-idle", is_flag=True, help="End when nothing is due and nothing ever will be.")
 @click.option("-c", "--concurrency", type=click.IntRange(1), default=CONCURRENCY, show_default=True, help="Processes at once.")
 @click.option("--lease", type=LEASES, default=_short(LEASE), show_default=True, help="A dead worker keeps its processes so long.")
 @click.option(
     "--grace", type=Length(), default=_short(GRACE), show_default=True, help="What runs may go on so long after SIGTERM."
 )
+@click.option("--panel", type=PORTS, is_flag=False, flag_value=PORT, metavar="PORT", help="The panel too, at 8321 or PORT.")
 @pass_settings
-def run(settings: Settings, until_idle: bool, concurrency: int, lease: float, grace: float) -> None:
+def run(settings: Settings, until_idle: bool, concurrency: int, lease: float, grace: float, panel: int | None) -> None:
     """Be a worker: claim what is due and drive it. Start as many as you like, on one store.
 
     SIGTERM or Ctrl-C ends it when what runs is done (exit 0); a second one at once. With -v, a line for each commit.
@@ -53,7 +55,8 @@ def run(settings: Settings, until_idle: bool, concurrency: int, lease: float, gr
         if not app.flows:
             raise NoApp("this app has no flows: there is nothing to run", hint="Onward(url, flows=[...])")
         output.note(f"worker for {', '.join(app.flows)} at {shown(app.url)}; Ctrl-C ends it when what runs is done")
-        await app.run(until_idle=until_idle, concurrency=concurrency, lease=lease, grace=grace)
+        async with beside(app, panel, settings):
+            await app.run(until_idle=until_idle, concurrency=concurrency, lease=lease, grace=grace)
         leaving.soon()
         counts: dict[str, int] = {}
         for count in await app.counts():

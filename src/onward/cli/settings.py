@@ -6,11 +6,15 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
+if TYPE_CHECKING:
+    from onward.actor import Actor
+
 SHAPES = ("text", "json", "jsonl", "ids")
+ROLES = ("viewer", "operator", "admin")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,10 +31,24 @@ class Settings:
     color: str = "auto"
     actor: str = ""
     reason: str = ""
+    role: str = ""
 
     @property
     def is_json(self) -> bool:
         return self.shape in ("json", "jsonl")
+
+    @property
+    def who(self) -> str | Actor:
+        """Who acts, for `control`. Who gives up rights by a role is asked for them; nobody else at a shell is."""
+        from onward.actor import Actor, Role  # here, because `onward --help` can do without pydantic
+        from onward.control import default_actor
+
+        role = self.role or os.environ.get("ONWARD_ROLE", "")
+        if not role:
+            return self.actor
+        if role not in list(Role):
+            raise click.UsageError(f"ONWARD_ROLE={role!r}: there are {', '.join(Role)}")
+        return Actor(self.actor or default_actor(), Role(role))
 
     def colours(self, stream: IO[Any]) -> bool:
         """Whether text on `stream` may be coloured. https://no-color.org"""
@@ -79,6 +97,7 @@ def options(*, hidden: bool) -> list[click.Parameter]:
         option("--color", type=click.Choice(["auto", "always", "never"]), help="NO_COLOR is heeded as well."),
         option("--actor", metavar="NAME", help="Who acts, for the history. Else the user of this machine."),
         option("--reason", metavar="TEXT", help="Why, for the history."),
+        option("--role", type=click.Choice(ROLES), help="Act with no more rights than that. Else ONWARD_ROLE."),
     ]
 
 

@@ -17,6 +17,7 @@ from onward.codec import printable
 from onward.process import Record
 from onward.telling import shapes
 from onward.telling.now import age, what_next
+from onward.telling.secrets import masked
 from onward.telling.text import one_line, to_json
 
 DATA_CHARS_MAX = 4_000  # of data in the text view; --data and --json show all of it
@@ -33,7 +34,7 @@ def show(settings: Settings, id: str, version: int | None, only_data: bool) -> N
 
     async def work(app: Onward) -> None:
         record = await find_one(app, id)
-        data = shapes.stored(record.data) if version is None else await app.data_at(record.id, version)
+        data = shapes.stored(record.data) if version is None else masked(await app.data_at(record.id, version))
         if only_data:
             click.echo(to_json(data))
         elif settings.is_json:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from onward.app import Onward
-from onward.cli.command import Length, command, nearest
+from onward.cli.command import Length, command
 from onward.cli.data import build
 from onward.cli.follow import NobodyWorks, end_line, exit_code, follow
 from onward.cli.output import Output
@@ -17,6 +17,7 @@ from onward.cli.target import with_app
 from onward.cli.watch import watch_one
 from onward.errors import NotFound
 from onward.flow import Flow
+from onward.query import nearest
 from onward.telling import shapes
 from onward.telling.text import one_line
 
@@ -55,7 +56,7 @@ def start(
     async def work(app: Onward) -> int:
         process = build(flow_of(app, flow), data, sets, id)
         existed = id is not None and await app.store.get(process.id) is not None
-        record = await app.start(process, actor=settings.actor)
+        record = await app.start(process, actor=settings.who)
         output.note(
             f"{'exists already' if existed else 'started'}: {flow} {one_line(record.id)}, {record.condition} at {record.status}"
         )

@@ -15,12 +15,13 @@ from onward.cli.command import Length, command
 from onward.cli.failing import TookTooLong
 from onward.cli.follow import LOOK_S, NobodyWorks, end_line, entry_line, exit_code, follow
 from onward.cli.ids import find_one
-from onward.cli.ls import count_row
-from onward.cli.output import COLUMN_GAP, Output, condition_text, seen_length
+from onward.cli.ls import count_row, counts_of
+from onward.cli.output import Output, aligned, condition_text
 from onward.cli.settings import Settings, is_terminal, pass_settings
 from onward.cli.target import with_app
 from onward.ports import Count
 from onward.process import RESTING, Condition, Entry, Record
+from onward.query import Query, parse
 from onward.telling import shapes
 from onward.telling.now import what_next
 from onward.telling.text import one_line
@@ -28,13 +29,20 @@ from onward.telling.text import one_line
 Show = Callable[[str], None]
 
 
-@command("watch", "onward watch q3-report", "onward watch --until-idle", "onward watch q3-report --timeout 5m -o jsonl")
+@command(
+    "watch",
+    "onward watch q3-report",
+    "onward watch --until-idle",
+    "onward watch --query 'flow:batch is:active' --until-idle",
+    "onward watch q3-report --timeout 5m -o jsonl",
+)
 @click.argument("id", required=False)
+@click.option("--query", metavar="QUERY", help="Instead of ID: the counts of those that match, as in onward ls.")
 @click.option("--until-idle", is_flag=True, help="Without ID: end when nothing will happen by itself any more.")
 @click.option("--timeout", type=Length(), metavar="DURATION", help="Exit 124 after that: 30, 5m, 2h.")
 @pass_settings
-def watch(settings: Settings, id: str | None, until_idle: bool, timeout: float | None) -> int:
-    """Follow one process until it rests, or without ID the counts of all until Ctrl-C.
+def watch(settings: Settings, id: str | None, query: str | None, until_idle: bool, timeout: float | None) -> int:
+    """Follow one process until it rests, or without ID the counts of all, or of those that match, until Ctrl-C.
 
     The exit code is 0 if the process finished, and 1 if it failed, was cancelled or paused. Ctrl-C leaves it running.
     """
@@ -42,9 +50,13 @@ def watch(settings: Settings, id: str | None, until_idle: bool, timeout: float |
     if id is not None and until_idle:
         raise click.UsageError("--until-idle is for watching all; one process is watched until it rests")
 
+    if id is not None and query is not None:
+        raise click.UsageError("name one process, or say --query")
+    terms = parse(query or "")
+
     async def work(app: Onward) -> int:
         if id is None:
-            return await _watch_all(app, output, until_idle, timeout)
+            return await _watch_all(app, output, terms, until_idle, timeout)
         record = await find_one(app, id)
         return await watch_one(app, output, record.id, timeout)
 
@@ -64,7 +76,7 @@ async def watch_one(app: Onward, output: Output, id: str, timeout: float | None,
     stream = output.settings.shape == "jsonl" and not to_stderr
     quiet = output.settings.is_json and not stream
 
-    with _live(output, to_stderr or quiet) as show:
+    with live(output, to_stderr or quiet) as show:
 
         def tell(record: Record, entries: Sequence[Entry]) -> None:
             nobody.look(record)
@@ -87,7 +99,7 @@ async def watch_one(app: Onward, output: Output, id: str, timeout: float | None,
 
 
 @contextmanager
-def _live(output: Output, plain: bool) -> Iterator[Show]:
+def live(output: Output, plain: bool) -> Iterator[Show]:
     """A line at the bottom of the terminal that tells the present; nothing where no terminal, or no rich, is there."""
     if plain or output.settings.is_json or not is_terminal(sys.stdout):
         yield lambda text: None
@@ -115,18 +127,18 @@ def _live(output: Output, plain: bool) -> Iterator[Show]:
 # -- all of them ------------------------------------------------------------------------------------------------
 
 
-async def _watch_all(app: Onward, output: Output, until_idle: bool, timeout: float | None) -> int:
+async def _watch_all(app: Onward, output: Output, query: Query, until_idle: bool, timeout: float | None) -> int:
     """A table that renews itself on a terminal; elsewhere a table after each change."""
     before: list[Any] = []
     on_terminal = is_terminal(sys.stdout) and not output.settings.is_json
     try:
-        with _live(output, plain=False) as show:
+        with live(output, plain=False) as show:
             async with asyncio.timeout(timeout):
                 while True:
-                    counts = await app.counts()
+                    counts = await counts_of(app, query)
                     now = [(count.flow, count.status, count.condition, count.number) for count in counts]
                     if on_terminal:
-                        show("\n".join(_table(counts)) or "no processes yet")
+                        show("\n".join(_table(counts)) or ("no process matches" if query else "no processes yet"))
                     elif now != before:
                         _print(output, counts)
                     before = now
@@ -156,8 +168,4 @@ def _json_line(counts: Sequence[Count]) -> str:
 
 
 def _table(counts: Sequence[Count]) -> list[str]:
-    rows = [count_row(count) for count in counts]
-    wide = [max(map(seen_length, column)) for column in zip(*rows, strict=True)]
-    return [
-        COLUMN_GAP.join(text + " " * (w - seen_length(text)) for text, w in zip(row, wide, strict=True)).rstrip() for row in rows
-    ]
+    return aligned([count_row(count) for count in counts])
