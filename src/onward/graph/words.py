@@ -34,6 +34,20 @@ def deadline(flow: Flow[Any], status: str) -> str:
     return "" if line is None or line.within is None else f"within {length(line.within)}"
 
 
+def about(flow: Flow[Any], status: str) -> str:
+    """One status and how it is resolved, for whoever points at it."""
+    line = flow.stages[status]
+    if line is None:
+        return f"{plain(status)}: the process is over"
+    parts = [
+        f"{plain(status)}: {plain(line.name)}",
+        f"up to {line.retry.attempts} attempts",
+        looks(flow, status),
+        deadline(flow, status),
+    ]
+    return ", ".join(part for part in parts if part)
+
+
 def sentence(flow: Flow[Any], edge: Edge) -> str:
     """One edge, for somebody who does not see the picture."""
     source, target = plain(edge.source), plain(edge.target)
