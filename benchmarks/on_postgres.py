@@ -18,6 +18,8 @@ import postgres
 from engine import CLAIM, CLAIMS, CONCURRENT, claim_times, fleet, ladders, lonely, recovery
 from figures import Figure, Figures, Row, verdict
 from ladder import DATA, KNOWN, LADDER, STAGES, app, fill
+from pages import CONDITION, ERROR, LONG, ROWS, STATUS, pages
+from pages import rows as pages_table
 
 from onward.clock import SystemClock
 from onward.store.postgres.session import Address
@@ -211,7 +213,7 @@ async def history_length(place: str) -> int:
 
 # -- claims beside many rows --------------------------------------------------------------------------------------
 
-ROWS = """
+MANY = """
 INSERT INTO onward_process (id, flow, status, condition, data, version, epoch, attempt, polls, transition, moves, bucket,
                             cancelling, entered_at, created_at, updated_at, due_at)
 SELECT $1 || lpad(n::text, 9, '0'), $2, 'a', $3, $4::jsonb, 0, 0, 0, 0, 0, 0, n % 1024, false, now(), now(), now(),
@@ -230,10 +232,13 @@ class Desk:
 
     async def make(self, prefix: str, condition: str, number: int) -> None:
         later = timedelta(days=1 if condition == "waiting" else 0)
-        await self._connection.execute(ROWS, prefix, LADDER.name, condition, DATA, later, number)
+        await self._connection.execute(MANY, prefix, LADDER.name, condition, DATA, later, number)
 
     async def make_history(self, each: int) -> None:
         await self._connection.execute(HISTORY, each)
+
+    async def run(self, statement: str, *values: object) -> None:
+        await self._connection.execute(statement, *values)
 
     async def clear(self) -> None:
         await self._connection.execute("TRUNCATE onward_process, onward_history")
@@ -301,6 +306,36 @@ async def claims_beside_history(place: str) -> Figures:
     return {"p50_ms_before": statistics.median(before), "p50_ms_after": statistics.median(after), "same_plan": same}
 
 
+MILLION = f"""
+INSERT INTO onward_process (id, flow, status, condition, data, version, epoch, attempt, polls, transition, moves, bucket,
+                            cancelling, entered_at, created_at, updated_at, due_at, owner, lease_until, error)
+SELECT 'p' || lpad(n::text, 9, '0'), 'ladder', {STATUS}, {CONDITION}, $1::jsonb, 2, 1, 1, 0, 2, 0, n % 1024, false, at, at, at,
+       CASE WHEN {CONDITION} IN ('finished', 'cancelled', 'failed', 'paused') THEN NULL ELSE at + interval '1 h' END,
+       CASE WHEN {CONDITION} = 'ready' AND n % 5000 < 100 THEN 'worker-' || (n % 7) END,
+       CASE WHEN {CONDITION} = 'ready' AND n % 5000 < 100 THEN at + interval '1 h' END, {ERROR}
+  FROM (SELECT n, now() - interval '2 s' + n * interval '1 microsecond' AS at
+          FROM generate_series(0, $2::integer - 1) AS n) AS number"""
+LONG_ONE = """
+INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, took, data)
+SELECT $1, n, now() + n * interval '1 microsecond', CASE WHEN n % 5 > 0 THEN 'not yet' ELSE 'moved' END, 'a', 'a', n / 5, 1, 1,
+       'worker-1', 50, $3::jsonb FROM generate_series(0, $2::integer) AS n"""
+
+
+async def pages_of_a_million(place: str) -> Figures:
+    """Each page of the panel, beside a million processes with three entries of history each."""
+    await make_tables(place)
+
+    async def make() -> None:
+        async with desk(place) as it:
+            await it.run(MILLION, DATA, ROWS)
+            await it.make_history(each=2)
+            await it.run("UPDATE onward_process SET id = 'long', version = $1 WHERE id = 'p000000097'", LONG)
+            await it.run(LONG_ONE, "long", LONG, DATA)
+            await it.settle()
+
+    return await pages(place, make)
+
+
 FIGURES: Mapping[str, Figure] = {
     "pgbench": pgbench,
     "bare group": bare_group,
@@ -316,11 +351,12 @@ FIGURES: Mapping[str, Figure] = {
     "memory, 10,000 processes": memory,
     "claims": claims,
     "claims, history": claims_beside_history,
+    "pages": pages_of_a_million,
 }
 
 
 def table(found: dict[str, Figures]) -> list[Row]:
-    return [*_throughput(found), *_alone(found), *_after_a_kill(found), *_claims(found)]
+    return [*_throughput(found), *_alone(found), *_after_a_kill(found), *_claims(found), *pages_table(found["pages"])]
 
 
 def _throughput(found: dict[str, Figures]) -> list[Row]:

@@ -12,6 +12,8 @@ from pathlib import Path
 from engine import CONCURRENT, claim_times, ladders, lonely, recovery
 from figures import Figure, Figures, Row, verdict
 from ladder import DATA, STAGES, app, fill
+from pages import CONDITION, ERROR, LONG, ROWS, STATUS, pages
+from pages import rows as pages_table
 
 from onward.store.sql import load, statements
 
@@ -146,6 +148,42 @@ async def claims(place: str) -> Figures:
     return figures
 
 
+MILLION = f"""
+    WITH RECURSIVE number (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n < :number - 1)
+    INSERT INTO onward_process (id, flow, status, condition, data, version, epoch, attempt, polls, transition, moves,
+                                cancelling, entered_at, created_at, updated_at, due_at, owner, lease_until, error, kind, actor)
+    SELECT printf('p%09d', n), 'ladder', {STATUS}, {CONDITION}, :data, 3, 1, 1, 0, 2, 0, 0, :now + n, :now + n, :now + n,
+           CASE WHEN {CONDITION} IN ('finished', 'cancelled', 'failed', 'paused') THEN NULL ELSE :now + 3600000000 + n END,
+           CASE WHEN {CONDITION} = 'ready' AND n % 5000 < 100 THEN 'worker-' || (n % 7) END,
+           CASE WHEN {CONDITION} = 'ready' AND n % 5000 < 100 THEN :now + 3600000000 END, {ERROR}, 'moved', 'bench' FROM number"""
+LONG_ONE = """
+    WITH RECURSIVE number (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n < :number - 1)
+    INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch,
+                                actor, took, data)
+    SELECT :id, n, :now + n, CASE WHEN n % 5 THEN 'not yet' ELSE 'moved' END, 'a', 'a', n / 5, 1, 1, 'worker-1', 50, :data
+      FROM number"""
+TWO_MORE = """
+    INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor)
+    SELECT id, n.value, created_at, 'moved', 'a', 'b', n.value, 1, 1, 'worker-1'
+      FROM onward_process, json_each('[1, 2]') AS n WHERE true"""
+
+
+async def pages_of_a_million(place: str) -> Figures:
+    """Each page of the panel, beside a million processes with three entries of history each."""
+
+    async def make() -> None:
+        now = int(time.time() * 1e6) - ROWS
+        connection = sqlite3.connect(f"{place}/bench.db", isolation_level=None)
+        connection.execute(MILLION, {"number": ROWS, "data": DATA, "now": now})
+        connection.execute(TWO_MORE)
+        connection.execute("UPDATE onward_process SET id = 'long', version = ? WHERE id = 'p000000097'", (LONG,))
+        connection.execute(LONG_ONE, {"id": "long", "number": LONG, "now": now, "data": DATA})
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+
+    return await pages(url(place), make)
+
+
 FIGURES: Mapping[str, Figure] = {
     "bare group": bare_group,
     "bare group, shuffled": bare_shuffled,
@@ -156,6 +194,7 @@ FIGURES: Mapping[str, Figure] = {
     "recovery, 5,000 transitions": recovery_long,
     "memory, 10,000 processes": memory,
     "claims": claims,
+    "pages": pages_of_a_million,
 }
 
 
@@ -196,4 +235,5 @@ def table(found: dict[str, Figures]) -> list[Row]:
             f"{due[0]:.1f} / {due[1]:.1f} ms",
             verdict("flat within 1.5x", due[1] <= 1.5 * due[0]),
         ),
+        *pages_table(found["pages"]),
     ]
