@@ -164,8 +164,8 @@ LONG_ONE = """
       FROM number"""
 TWO_MORE = """
     INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor)
-    SELECT id, n.value, created_at, 'moved', 'a', 'b', n.value, 1, 1, 'worker-1'
-      FROM onward_process, json_each('[1, 2]') AS n WHERE true"""
+    SELECT p.id, n.value, p.created_at, 'moved', 'a', 'b', n.value, 1, 1, 'worker-1'
+      FROM onward_process AS p, json_each('[1, 2]') AS n WHERE true"""
 
 
 async def pages_of_a_million(place: str) -> Figures:

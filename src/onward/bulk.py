@@ -18,10 +18,11 @@ from onward.context import Context
 from onward.control import Control
 from onward.errors import Conflict, NotFound, OnwardError, Refused, StoreError
 from onward.flow import END, Every, Flow, Retry, stage
-from onward.process import Process, Record
+from onward.process import Process, Record, new_id
 from onward.query import nearest
 
 FLOW = "onward_bulk"
+PREFIX = "bulk-"  # of their ids: by that they are found among a million others
 DESTRUCTIVE = frozenset({"cancel", "stop", "move", "delete"})  # what cannot be taken back
 VERBS = ("wake", "retry", "pause", "resume", *sorted(DESTRUCTIVE))
 PREVIEW_MAX = 10_000  # processes that a preview looks at
@@ -148,6 +149,7 @@ async def begin(
         raise Refused(f"{number} processes match, and at most {most:,} were agreed to", hint="narrow the query, or agree to more")
     who = actor if isinstance(actor, Actor) else Actor(actor or "a program")
     process = Bulk(
+        id=PREFIX + new_id(),
         verb=verb, query=query, ids=list(ids), given=given, reason=reason, actor=who.name, role=who.role, via=who.via,
         until=until or seen.until, total=seen.total,
     )  # fmt: skip
@@ -245,7 +247,7 @@ async def _page(control: Control, query: str, ids: Sequence[str], after: str) ->
         part = ids[begin : begin + PAGE]
         return [await _get(control, id) for id in part], str(begin + PAGE) if begin + PAGE < len(ids) else ""
     found = await control.find(query, before=after, limit=PAGE, light=True, looks=LOOKS)
-    further = found[-1].id if len(found) == PAGE else await control.past(after, LOOKS)
+    further = found[-1].id if len(found) == PAGE else await control.past(after, LOOKS, query)
     return [record for record in found if record.flow != FLOW], further
 
 

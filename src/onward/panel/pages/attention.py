@@ -18,7 +18,7 @@ from onward.telling.attention import FAILURES_MAX, Attention, Item, attention
 from onward.telling.failures import Group
 
 GROUPS_MAX = 50  # that the page shows: the others are rarer, and come up when these are gone
-WAIT_S = 0.25  # of a person for the first look; then the page says that it is still looking
+WAIT_S = 0.15  # of a person for the first look; then the page says that it is still looking
 JSON_WAIT_S = 10.0  # of a program
 
 

@@ -29,7 +29,7 @@ async def facts(visit: Visit) -> dict[str, Any]:
     """One bulk action, or the newest ones."""
     id = visit.query.get("id", "")
     if not id:
-        records = await visit.app.find(f"flow:{bulk.FLOW}", limit=RECENT)
+        records = await visit.app.find(f"id:{bulk.PREFIX}* flow:{bulk.FLOW}", limit=RECENT, looks=bulk.LOOKS)
         return {"_frame": await frame(visit, "bulk"), "bulk": None, "recent": [_told(record) for record in records]}
     record = await visit.process(id)
     if record.flow != bulk.FLOW:
