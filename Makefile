@@ -3,14 +3,15 @@ PY   ?= python3
 VENV ?= .venv
 BIN  := $(VENV)/bin
 
-.PHONY: help demo test bench lint types fast clean
+.PHONY: help demo test bench lint types fast screenshots clean
 
 help:
-	@echo "make demo    the main job on documents, its worker killed half-way (no key, no account, no cost)"
-	@echo "make test    everything that proves it: lint, types, tests, real crashes (about 10 minutes)"
-	@echo "make fast    the same without the minute-long crash loops"
-	@echo "make bench   how fast it is, beside the bare limit of this machine"
-	@echo "make clean   removes .venv and what the demo and the benchmark wrote"
+	@echo "make demo         the main job on documents, its worker killed half-way (no key, no account, no cost)"
+	@echo "make test         everything that proves it: lint, types, tests, real crashes (about 10 minutes)"
+	@echo "make fast         the same without the minute-long crash loops"
+	@echo "make bench        how fast it is, beside the bare limit of this machine"
+	@echo "make screenshots  docs/images/panel-*.png anew, from a real run in a real browser"
+	@echo "make clean        removes .venv and what the demo and the benchmark wrote"
 
 demo: $(VENV)/.demo
 	@$(BIN)/onward demo
@@ -34,6 +35,9 @@ types: $(VENV)/.test
 bench: $(VENV)/.test
 	@$(BIN)/python benchmarks/bench.py
 
+screenshots: $(VENV)/.test
+	@PYTHONPATH=tests $(BIN)/python -m browser.screenshots docs/images
+
 clean:
 	@rm -rf $(VENV) onward-demo bench.json .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -50,10 +54,15 @@ APT    := DEBIAN_FRONTEND=noninteractive apt-get -qq
 POOLER := PATH="$$PATH:/usr/sbin:/usr/local/sbin"; command -v pgbouncer || \
   { [ "$$(id -u)" = 0 ] && { $(APT) install -y pgbouncer || { $(APT) update && $(APT) install -y pgbouncer; }; }; } || \
   echo "no pgbouncer: tests/test_pooler.py will be skipped; apt-get install pgbouncer, or brew install pgbouncer" >&3
+# The control panel is tested in the browser of the system, for the same reason; no test ever downloads one.
+BROWSER := test -n "$$CHROMIUM" || command -v chromium || command -v chromium-browser || command -v google-chrome || \
+  { [ "$$(id -u)" = 0 ] && { $(APT) install -y --no-install-recommends chromium || \
+    { $(APT) update && $(APT) install -y --no-install-recommends chromium; }; }; } || \
+  echo "no Chromium: tests/browser will be skipped; apt-get install chromium, or CHROMIUM=/path/to/one make test" >&3
 
 # What the demo needs is small; what the tests need is not, so it comes only with them.
 $(VENV)/.demo $(VENV)/.test: $(VENV)/.%: $(VENV)/.python pyproject.toml constraints.txt
 	@if [ -x $(BIN)/pip ]; then pip="$(BIN)/python -m pip"; else pip="$(PY) -m pip --python $(BIN)/python"; fi; \
 	  $$pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*]'
-	@if [ $* = test ]; then { $(POOLER); } 3>&2 >/dev/null 2>&1; fi
+	@if [ $* = test ]; then { { $(POOLER); }; { $(BROWSER); }; } 3>&2 >/dev/null 2>&1; fi
 	@touch $@

@@ -539,7 +539,7 @@ def test_canaries_come_out_of_no_command_in_no_shape(bank):
         [rows] = database.execute("SELECT json_group_array(json_array(error, reason, actor)) FROM onward_process")
         [lines] = database.execute("SELECT json_group_array(json_array(reason, actor)) FROM onward_history")
     assert sum("c4n4ry-bad" in line for line in dump) > 2, "the canary was not stored, so this test proves nothing"
-    assert MASK in rows[0] and lines[0].count("was refused") >= 4
+    assert MASK in rows[0] and lines[0].count("was refused") >= 2
     assert sum("Traceback" in text for text in said) >= 1
     for text in [*said, *rows, *lines]:
         assert "c4n4ry" not in text
