@@ -12,7 +12,7 @@ import pytest
 from conftest import Job, Step, one_stage, opened
 
 from onward.errors import Conflict
-from onward.store.postgres.store import SQL, PostgresStore
+from onward.store.postgres.store import PostgresStore
 from onward.testing import ManualClock, StoreContract
 
 

@@ -33,9 +33,7 @@ class Command(click.Command):
         with formatter.section("Examples"):
             for example in self.examples:
                 formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
-        formatter.write(
-            "\nEvery command takes --app --store --json -o -q -v --color --actor --reason --role: onward --help\n"
-        )
+        formatter.write("\nEvery command takes --app --store --json -o -q -v --color --actor --reason --role: onward --help\n")
 
 
 class Commands(Command, click.Group):
