@@ -5,7 +5,7 @@ it is, and can be paused and stopped.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum, auto
@@ -94,17 +94,23 @@ async def preview(
 ) -> Preview:
     """Looks at what matches and changes nothing. Raises Forbidden, Refused, or QueryError."""
     _check(verb, query, ids, actor)
-    seen, after = Preview(), ""
-    while not seen.more:
-        page, after = await _page(control, query, ids, after)
-        for found in page:
-            if seen.total == PREVIEW_MAX:
-                seen.more = True
-                break
-            _count(seen, control, verb, found, reason, given)
-        if not after:
+    seen = Preview()
+    async for found in matching(control, query, ids):
+        if seen.total == PREVIEW_MAX:
+            seen.more = True
             break
+        _count(seen, control, verb, found, reason, given)
     return seen
+
+
+async def matching(control: Control, query: str, ids: Sequence[str]) -> AsyncIterator[Record | str]:
+    """All that are meant, without data where a query means them. An id that names nothing comes as it is."""
+    after, first = "", True
+    while after or first:
+        page, after = await _page(control, query, ids, after)
+        first = False
+        for found in page:
+            yield found
 
 
 def _count(seen: Preview, control: Control, verb: str, found: Record | str, reason: str, given: dict[str, Any]) -> None:

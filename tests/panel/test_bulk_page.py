@@ -6,13 +6,16 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+from starlette.requests import Request
 
-from onward import Condition, bulk
+from onward import Actor, Condition, Onward, bulk
+from onward.panel import panel as make_panel
 from onward.process import Record
-from panel.conftest import Panel
-from panel.scene import Letter, Report
+from panel.conftest import Panel, entered
+from panel.scene import FLOWS, Letter, Report
 
 
 async def failed(panel: Panel, number: int, fate: str = "no_file") -> None:
@@ -165,6 +168,26 @@ async def test_roles_are_asked_for(panel: Panel, role: str) -> None:
             answer = await somebody.post_json(path, {"verb": verb, "query": "is:failed", "until": until})
             assert answer.status == (200 if allowed else 403), (role, verb, path)
     assert len(await panel.app.find(f"flow:{bulk.FLOW}")) == (role == "operator")
+
+
+async def test_s11_of_many_only_those_that_authorize_allows(path: Path) -> None:
+    def theirs_only(request: Request, action: str, record: Record | None) -> Actor | None:
+        return None if record is not None and action != "look" and record.id.endswith("1") else Actor("ada", via="panel")
+
+    async with entered(Onward(f"sqlite:///{path}", FLOWS)) as panel:
+        await failed(panel, 3)
+        mine = Panel(make_panel(panel.app, authorize=theirs_only), app=panel.app)
+        for asked in ({"query": "is:failed"}, {"id": ["no_file-000", "no_file-001", "no_file-002"]}):
+            told = (await mine.post_json("/bulk", {"verb": "cancel", **asked})).json()
+            assert (told["total"], told["fits"]) == (3, 2)
+            assert told["refused"] == [{"why": "you may not cancel it", "number": 1, "sample": "no_file-001"}]
+        begun = await mine.post_json("/bulk/start", {"verb": "cancel", "query": "is:failed", "until": told["until"]})
+        async with own_work(panel):
+            end = await panel.app.wait(begun.json()["id"])
+        assert end.process.done == 2
+        assert (await panel.app.get("no_file-001")).condition is Condition.FAILED
+        alone = await mine.post_json("/bulk", {"verb": "cancel", "id": ["no_file-001"]})
+        assert alone.status == 403
 
 
 async def test_what_makes_no_sense_is_said(panel: Panel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 from starlette.responses import Response
 
 from onward import bulk
-from onward.actor import NEEDS
-from onward.bulk import DESTRUCTIVE, PREVIEW_MAX, VERBS, Bulk, Preview
-from onward.errors import InvalidData, NotFound, Refused
+from onward.actor import NEEDS, Actor
+from onward.bulk import DESTRUCTIVE, IDS_MAX, PREVIEW_MAX, VERBS, Bulk, Preview
+from onward.errors import Forbidden, InvalidData, NotFound, Refused
 from onward.flow import Flow
 from onward.panel.page import Page, Route, Visit, json_answer, render, see_other
 from onward.panel.pages.common import frame
@@ -51,25 +52,54 @@ async def preview(visit: Visit) -> Response:
     asked = _asked(visit)
     if asked["verb"] == "move" and not asked.get("to"):
         return _answer(visit, "bulk_move.html", {**await _choices(visit, asked), **_shown(asked)})
-    await visit.allowed(asked["verb"])
-    seen = await bulk.preview(visit.app, actor=visit.actor, **asked)
-    return _answer(visit, "bulk_preview.html", _previewed(asked, seen) | {"_frame": await frame(visit, "bulk"), "fault": ""})
+    actor = await visit.allowed(asked["verb"])
+    theirs, barred = await _theirs(visit, actor, asked)
+    seen = await bulk.preview(visit.app, actor=actor, **theirs)
+    facts = _previewed(asked, seen, barred) | {"_frame": await frame(visit, "bulk"), "fault": ""}
+    return _answer(visit, "bulk_preview.html", facts)
 
 
 async def start(visit: Visit) -> Response:
     """Begins it, if it is still what was agreed to."""
     asked = _asked(visit)
     actor = await visit.allowed(asked["verb"])
-    seen = await bulk.preview(visit.app, actor=actor, **asked)
+    theirs, barred = await _theirs(visit, actor, asked)
+    seen = await bulk.preview(visit.app, actor=actor, **theirs)
     fits = sum(seen.fit.values())
     if _is_typed(asked["verb"], fits) and visit.number("typed") != fits:
         fault = f"Type the number of processes, {fits:,}, to go on."
-        facts = _previewed(asked, seen) | {"_frame": await frame(visit, "bulk"), "fault": fault}
+        facts = _previewed(asked, seen, barred) | {"_frame": await frame(visit, "bulk"), "fault": fault}
         return _answer(visit, "bulk_preview.html", facts, 422)
-    record = await bulk.begin(visit.app, until=_until(visit), actor=actor, **asked)
+    record = await bulk.begin(visit.app, until=_until(visit), actor=actor, **theirs)
     if visit.wants_json:
         return json_answer({"schema": "onward.panel.bulk/1", "id": record.id, "total": record.process.total})
     return see_other(visit, "/bulk", id=record.id)
+
+
+async def _theirs(visit: Visit, actor: Actor, asked: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What is asked for those with whom they may do it, and the ids of the others. In an app of somebody's own `authorize` may
+    say yes to some and no to others: so it is asked about each, and those are chosen that it said yes to. Forbidden.
+    """
+    if visit.can_leave or not actor.may(asked["verb"]):  # a login of our own knows roles, and control asks for those
+        return asked, []
+    ids: list[str] = []
+    barred: list[str] = []
+    async for found in bulk.matching(visit.app, asked["query"], asked["ids"]):
+        if len(ids) + len(barred) == IDS_MAX:
+            more = f"more than {IDS_MAX:,} match, and in this app it is asked about each of them"
+            raise Refused(more, hint="narrow the query, and go on after that")
+        allowed = isinstance(found, str) or await _may(visit, asked["verb"], found)
+        (ids if allowed else barred).append(found if isinstance(found, str) else found.id)
+    if barred and not ids:
+        raise Forbidden(f"{actor.name} may {asked['verb']} none of them", hint="ask whoever looks after this panel")
+    return ({**asked, "query": "", "ids": ids}, barred) if ids else (asked, [])
+
+
+async def _may(visit: Visit, verb: str, record: Record) -> bool:
+    try:
+        return (await visit.allowed(verb, record)).may(verb)
+    except Forbidden:
+        return False
 
 
 def _asked(visit: Visit) -> dict[str, Any]:
@@ -100,18 +130,20 @@ def _is_typed(verb: str, fits: int) -> bool:
     return verb in DESTRUCTIVE and fits > TYPED_FROM
 
 
-def _previewed(asked: dict[str, Any], seen: Preview) -> dict[str, Any]:
+def _previewed(asked: dict[str, Any], seen: Preview, barred: Sequence[str]) -> dict[str, Any]:
     fits = sum(seen.fit.values())
     told = asdict(seen)
+    refused = [{"why": why, "number": n, "sample": told["samples"][why]} for why, n in seen.refused.most_common()]
+    refused += [{"why": f"you may not {asked['verb']} it", "number": len(barred), "sample": barred[0]}] if barred else []
     return {
         **_shown(asked),
-        "total": seen.total,
+        "total": seen.total + len(barred),
         "more": seen.more,
         "most": PREVIEW_MAX,
         "until": shapes.instant(seen.until),
         "fits": fits,
         "fit": [{"flow": f, "status": s, "condition": c, "number": n} for (f, s, c), n in seen.fit.most_common()],
-        "refused": [{"why": why, "number": n, "sample": told["samples"][why]} for why, n in seen.refused.most_common()],
+        "refused": refused,
         "destructive": asked["verb"] in DESTRUCTIVE,
         "typed": _is_typed(asked["verb"], fits),
         "possible": bool(fits) and not (seen.more and asked["verb"] in DESTRUCTIVE),

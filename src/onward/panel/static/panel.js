@@ -162,7 +162,7 @@ function change() {
 
 async function read() {
   due = null;
-  if (busy || !source) return;
+  if (busy || !source) return void (source && readSoon(0)); // or what changed since that reading began would be missed
   busy = true;
   const began = Date.now();
   try {
