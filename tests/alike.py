@@ -44,6 +44,8 @@ def _plain(value: Any) -> Any:
 
 @lru_cache
 def _spelled(text: str) -> str:
+    if not text:  # it stands for data that nobody asked for
+        return text
     return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from onward.decide import Change
 from onward.errors import Conflict, Fenced, NotFound, StoreError
-from onward.ports import Clock, Count, Known, Lease, NewProcess, Search
+from onward.ports import Clock, Count, Known, Lease, NewProcess, Place, Search
 from onward.process import OVER, RESTING, Condition, Entry, Record
-from onward.query import Term, pieces
+from onward.query import Term, is_exact, pieces
 
-PEOPLES = {"woken", "retried", "paused", "resumed", "cancelled", "stopped", "moved by hand", "edited", "forked", "deleted"}
+PEOPLES = {
+    "started by hand", "woken", "retried", "paused", "resumed", "cancelled", "stopped", "moved by hand", "edited", "forked",
+    "deleted",
+}  # fmt: skip
 
 
 class Reference:
@@ -27,7 +30,7 @@ class Reference:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.rows: dict[str, Record] = {}  # as they were decided; `seen` is how they look now
-        self.entries: dict[str, list[Entry]] = {}
+        self.entries: dict[str, list[Entry]] = {}  # of a process that was deleted what stays of it: versions -1, -2 …
         self.kept: dict[tuple[str, int], dict[str, str]] = {}
 
     @property
@@ -136,31 +139,63 @@ class Reference:
             if verdicts[-1]:
                 what = (new.id, new.flow, new.status, Condition.READY, new.data)
                 self.rows[new.id] = Record(*what, 0, 0, 0, 0, 0, 0, False, now, now, now, now, None, None, None, now)
-                first = Entry(new.id, 0, now, "started", None, new.status, 0, 0, 0, actor, None, None, new.data)
-                self.entries[new.id] = [first]
+                first = Entry(new.id, 0, now, new.kind, None, new.status, 0, 0, 0, actor, None, new.reason, new.data)
+                self.entries.setdefault(new.id, []).append(first)
         return verdicts
 
     async def act(self, record: Record, change: Change, actor: str, reason: str | None) -> Record:
+        row = self._still(record)
+        if change.transition == row.transition:  # a claim may have counted one more since the person looked
+            change = replace(change, attempt=row.attempt)
+        self._write(replace(row, epoch=row.epoch + 1), change, actor, reason, owner=None, data=change.data)
+        return self.seen(self.rows[row.id])
+
+    async def delete(self, record: Record, actor: str, reason: str | None) -> None:
+        row = self._still(record)
+        del self.rows[row.id]
+        self.kept = {visit: kept for visit, kept in self.kept.items() if visit[0] != row.id}
+        stays = self.gone(row.id)
+        what = (row.status, row.status, row.transition, 0, row.epoch)
+        last = Entry(row.id, -1 - len(stays), self.now, "deleted", *what, actor, None, reason, None)
+        self.entries[row.id] = [*stays, last]
+
+    def gone(self, id: str) -> list[Entry]:
+        """What stays of the processes that had this id and were deleted."""
+        return [entry for entry in self.entries.get(id, []) if entry.version < 0]
+
+    def _still(self, record: Record) -> Record:
+        """The row, if it is at the version that a person saw."""
         row = self.rows.get(record.id)
         if row is None:
             raise NotFound("")
         if row.version != record.version:
             raise Conflict("")
-        if change.transition == row.transition:  # a claim may have counted one more since the person looked
-            change = replace(change, attempt=row.attempt)
-        self._write(replace(row, epoch=row.epoch + 1), change, actor, reason, owner=None, data=None)
-        return self.seen(self.rows[row.id])
+        return row
 
     async def get(self, id: str) -> Record | None:
         return self.seen(self.rows[id]) if id in self.rows else None
 
     async def find(self, search: Search) -> list[Record]:
-        rows = sorted(map(self.seen, self.rows.values()), key=lambda row: (row.created_at, row.id.encode()), reverse=True)
-        if search.before:
-            ids = [row.id for row in rows]
-            rows = rows[ids.index(search.before) + 1 :] if search.before in ids else []
+        rows, walked = self._after_before(search), _walked(search)
+        if walked is not None and search.looks:
+            rows = [row for row in rows if walked(row)][: search.looks]
         found = [row for row in rows if all(holds(term, row, search.known) != term.negated for term in search.terms)]
-        return found[: search.limit]
+        return [replace(row, data="") if search.light else row for row in found[: search.limit]]
+
+    async def past(self, search: Search) -> str:
+        walked = _walked(search)
+        if walked is None or not search.looks:
+            return ""
+        rows = [row for row in self._after_before(search) if walked(row)]
+        return rows[search.looks - 1].id if len(rows) > search.looks else ""
+
+    def _after_before(self, search: Search) -> list[Record]:
+        """The newest first, from there on where a page goes on."""
+        rows = sorted(map(self.seen, self.rows.values()), key=lambda row: (row.created_at, row.id.encode()), reverse=True)
+        if not search.before:
+            return rows
+        ids = [row.id for row in rows]
+        return rows[ids.index(search.before) + 1 :] if search.before in ids else []
 
     async def leases(self) -> list[Lease]:
         held = [row for row in self.rows.values() if row.owner is not None]
@@ -175,10 +210,12 @@ class Reference:
             for stage, rows in parts
         ]
 
-    async def acts(self) -> list[Entry]:
+    async def acts(self, before: Place | None = None, limit: int = 100) -> list[Entry]:
         entries = [entry for entries in self.entries.values() for entry in entries if entry.kind in PEOPLES]
-        entries.sort(key=lambda entry: (entry.at, entry.process_id.encode(), entry.version), reverse=True)
-        return [replace(entry, data=None if entry.data is None else "") for entry in entries[:100]]
+        if before is not None:
+            entries = [entry for entry in entries if _place(place_of(entry)) < _place(before)]
+        entries.sort(key=lambda entry: _place(place_of(entry)), reverse=True)
+        return [replace(entry, data=None if entry.data is None else "") for entry in entries[:limit]]
 
     async def counts(self) -> list[Count]:
         groups: dict[tuple[str, str, Condition], list[datetime]] = {}
@@ -284,6 +321,31 @@ def holds(term: Term, record: Record, known: Known | None) -> bool:
         return record.due_at is not None and bool(term.bounds[0] <= record.due_at - record.as_of <= term.bounds[1])  # type: ignore[operator]
     since = {"age": record.created_at, "in": record.entered_at, "updated": record.updated_at}[term.qualifier]
     return bool(term.bounds[0] <= record.as_of - since <= term.bounds[1])  # type: ignore[operator]
+
+
+def _walked(search: Search) -> Callable[[Record], bool] | None:
+    """Which rows are in the list that a search goes through a part at a time; None where it is looked at as a whole."""
+    asked = [term for term in search.terms if not term.negated]
+    begun = [term for term in asked if len(term.values) == 1 and pieces(term.values[0])[0]]
+    conditions = [term.conditions for term in asked if term.qualifier == "is"]
+    if any(term.qualifier == "id" and (term in begun or all(map(is_exact, term.values))) for term in asked):
+        return None
+    if any(term.qualifier == "worker" for term in asked) or {Condition.RUNNING} in conditions:
+        return None
+    if any(one <= {Condition.FAILED, Condition.PAUSED} for one in conditions):
+        return lambda row: row.condition in (Condition.FAILED, Condition.PAUSED)
+    if any(term.qualifier == "error" for term in asked):
+        return lambda row: row.error is not None
+    return None if any(term.qualifier == "" for term in begun) else lambda row: True
+
+
+def place_of(entry: Entry) -> Place:
+    return entry.at, entry.process_id, entry.version
+
+
+def _place(place: Place) -> tuple[datetime, bytes, int]:
+    """As it is ordered: texts by their bytes."""
+    return place[0], place[1].encode(), place[2]
 
 
 def is_suspect(row: Record) -> bool:

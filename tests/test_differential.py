@@ -8,6 +8,8 @@ processes that it was about; at the end of a sequence everything, as another wor
   here, so "unchanged" may mean another thing; these sequences write a value in one way only.
 * Which of two processes is taken that are due since the very same instant is up to the store. Where a claim's limit would cut
   between such, a larger one is asked for.
+* Where an id is used again after a deletion, version and epoch begin anew, and a commit for the process of before might fit
+  by chance. Whose attempt it was is told otherwise in each store then, so what is still held of before gets an epoch below all.
 * The model has no words for its errors, and what a database refuses is told in the database's own.
 
 The run is the same each time, and so is what it finds. By the environment:
@@ -37,13 +39,13 @@ from alike import Said, answer_of, data_at, same
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
-from reference import Reference, is_suspect
+from reference import Reference, is_suspect, place_of
 
 from onward import END, Every, Flow, Process, Retry, decide, stage
 from onward.decide import Change, Failed, Returned, Undone, Unreadable
 from onward.errors import Fenced, Refused
-from onward.ports import Known, NewProcess, Search, Store
-from onward.process import Condition, Record
+from onward.ports import Known, NewProcess, Place, Search, Store
+from onward.process import OVER, Condition, Record
 from onward.query import beginning, exactly, parse
 from onward.store import open_store, upkeep_of
 from onward.testing import ManualClock
@@ -115,16 +117,22 @@ RARELY = st.sampled_from([False] * 9 + [True])
 NEW = st.builds(
     NewProcess, st.sampled_from(IDS), st.sampled_from([*FLOWS, NO_SUCH]),
     st.sampled_from(["packed", "sent", "sent", NO_SUCH]), st.sampled_from(DATA),
+    st.sampled_from(["started", "started by hand", "forked"]), REASONS,
 )  # fmt: skip
 EVERY_ROW = Search(limit=1_000)
+EPOCHS_MAX = 1_000  # no process of a sequence has so many
 HOW = st.sampled_from(["fresh", "fresh", "claimed meanwhile", "moved on meanwhile", NO_SUCH])
-ACTS: dict[str, Callable[[Record], Change]] = {
-    "wake": decide.wake,
-    "retry": decide.retry,
-    "pause": decide.pause,
-    "resume": decide.resume,
-    "stop": decide.stop,
-    "cancel": lambda record: decide.cancel(FLOWS[record.flow], record),
+HOW_OVER = st.sampled_from(["over", "over", "stopped", "moved on meanwhile", "moved on meanwhile"])
+ACTS: dict[str, Callable[[Record, str, Post], Change]] = {  # with the words of a person, where he needs some
+    "wake": lambda record, *_: decide.wake(record),
+    "retry": lambda record, *_: decide.retry(record),
+    "pause": lambda record, *_: decide.pause(record),
+    "resume": lambda record, *_: decide.resume(record),
+    "stop": lambda record, *_: decide.stop(record),
+    "cancel": lambda record, *_: decide.cancel(FLOWS[record.flow], record),
+    "edit": lambda record, text, to: decide.edit(record, text, None),
+    "move": lambda record, text, to: decide.move(FLOWS[record.flow], record, to, force=False),
+    "move by force": lambda record, text, to: decide.move(FLOWS[record.flow], record, to, force=True),
 }
 
 
@@ -185,6 +193,7 @@ class Differential(RuleBasedStateMachine):
         self.seen: list[Record] = []
         self.sent: list[tuple[Record, Change]] = []
         self.number = 0
+        self.place: Place | None = None  # where somebody reads on in what people did
         self.handle = 0  # the one that is asked
         self.alike = True
 
@@ -210,11 +219,12 @@ class Differential(RuleBasedStateMachine):
 
     def write(self, what: str, verb: Callable[[Any], Awaitable[Any]], *ids: str) -> Any:
         """The same for one that changes something of `ids`; what it left behind is the same as well."""
-        known = {id: len(self.model.entries.get(id, ())) for id in ids}
+        known = {id: self.model.rows[id].version for id in ids if id in self.model.rows}
         answer = self.ask(what, verb)
+        new = {id: known.get(id, -1) if id in self.model.rows else -1 for id in ids}
 
         def left_behind(store: Store) -> Awaitable[Any]:
-            return asyncio.gather(store.find(EVERY_ROW), *(store.history(id, after - 1) for id, after in known.items()))
+            return asyncio.gather(store.find(EVERY_ROW), *(store.history(*place) for place in new.items()))
 
         self.compare(f"after {what}", left_behind)
         return answer
@@ -225,9 +235,11 @@ class Differential(RuleBasedStateMachine):
         self.handle = 1 - self.handle
 
         def everything(store: Store) -> Awaitable[Any]:
-            histories = (store.history(id) for id in self.model.rows)
+            histories = (store.history(id) for id in self.model.entries)
             steps = (store.steps(*visit) for visit, kept in self.model.kept.items() if kept)
-            return asyncio.gather(store.find(EVERY_ROW), store.counts(), store.next_due(EVERYTHING), *histories, *steps)
+            return asyncio.gather(
+                store.find(EVERY_ROW), store.counts(), store.next_due(EVERYTHING), store.acts(limit=1_000), *histories, *steps
+            )
 
         self.compare("at the end", everything)
 
@@ -245,6 +257,12 @@ class Differential(RuleBasedStateMachine):
     def start(self, new: Sequence[NewProcess], actor: str) -> None:
         verdicts = self.write("insert", lambda store: store.insert(new, actor), *{process.id for process in new})
         self.happened["insert: known"] += verdicts.count(False)
+        begun = [process for process, verdict in zip(new, verdicts, strict=True) if verdict]
+        self.happened["insert: forked"] += sum(process.kind == "forked" and process.reason is not None for process in begun)
+        again = {process.id for process in begun if self.model.gone(process.id)}
+        self.happened["insert: after a deletion"] += len(again)
+        self.seen = [_of_before(record) if record.id in again else record for record in self.seen]
+        self.sent = [(_of_before(record) if record.id in again else record, change) for record, change in self.sent]
 
     @rule(data=st.data(), owner=OWNERS, limit=LIMITS, stages=st.integers(1, 3), later=st.booleans())
     def work(self, data: st.DataObject, owner: str, limit: int, stages: int, later: bool) -> None:
@@ -341,17 +359,17 @@ class Differential(RuleBasedStateMachine):
         if isinstance(answer, Record):
             self.seen.append(answer)
 
-    @rule(acts=st.lists(st.sampled_from([*ACTS, "resume", "retry"]), min_size=1, max_size=4), number=st.integers(0, 3), how=HOW,
-          actor=ACTORS, reason=REASONS)  # fmt: skip
-    def act(self, acts: list[str], number: int, how: str, actor: str, reason: str | None) -> None:
+    @rule(acts=st.lists(st.sampled_from([*ACTS, *["resume", "retry"] * 2]), min_size=1, max_size=4), text=st.sampled_from(DATA),
+          to=st.sampled_from(Post), number=st.integers(0, 3), how=HOW, actor=ACTORS, reason=REASONS)  # fmt: skip
+    def act(self, acts: list[str], text: str, to: Post, number: int, how: str, actor: str, reason: str | None) -> None:
         """A person looks, at what waits for him first, thinks, and asks for what fits what he saw, and perhaps for more."""
         records = self.run(self.model.find(EVERY_ROW))
         if how == "moved on meanwhile":
-            records = [record for record in self.seen if record.version < self.model.rows[record.id].version]
+            records = [record for record in self.seen if self.moved_on(record)]
         if how == "claimed meanwhile":
             due = {row.id for _, row in self.model.due(EVERYTHING)}
             records = [record for record in records if record.id in due]
-        fit = [record for record in records if any(_what_fits(act, record) for act in acts)]
+        fit = [record for record in records if any(_what_fits(act, record, text, to) for act in acts)]
         if not fit:
             return
         record = sorted(fit, key=lambda record: record.due_at is not None)[number % len(fit)]
@@ -360,18 +378,38 @@ class Differential(RuleBasedStateMachine):
         if how == NO_SUCH:
             record = replace(record, id=NO_SUCH)
         for act in acts:
-            record = self.ask_for(act, record, actor, reason)
+            record = self.ask_for(act, _what_fits(act, record, text, to), record, actor, reason)
 
-    def ask_for(self, act: str, record: Record, actor: str, reason: str | None) -> Record:
-        change = _what_fits(act, record)
+    def ask_for(self, act: str, change: Change | None, record: Record, actor: str, reason: str | None) -> Record:
         if change is None:
             return record
         answer = self.write("act", lambda store: store.act(record, change, actor, reason), record.id)
         if not isinstance(answer, Record):
             return record
         self.happened[f"act {act}"] += 1
+        self.happened["act edit: other data"] += act == "edit" and self.model.entries[record.id][-1].data is not None
         self.seen.append(answer)
         return answer
+
+    @rule(number=st.integers(0, 3), how=HOW_OVER, again=st.booleans(), actor=ACTORS, reason=REASONS)
+    def delete(self, number: int, how: str, again: bool, actor: str, reason: str | None) -> None:
+        """What is over, or is stopped for it; or what somebody saw before it went on or was deleted. The id may be used again."""
+        stale = how == "moved on meanwhile"
+        records = self.seen if stale else self.run(self.model.find(EVERY_ROW))
+        fit = [record for record in records if (self.moved_on(record) if stale else how == "stopped" or record.condition in OVER)]
+        if not fit:
+            return
+        record = sorted(fit, key=lambda record: len(self.model.gone(record.id)))[-1 - number % len(fit)]
+        if how == "stopped":
+            record = self.ask_for("stop", _what_fits("stop", record), record, actor, reason)
+        visits = [visit for visit, kept in self.model.kept.items() if visit[0] == record.id and kept]
+        self.write("delete", lambda store: store.delete(record, actor, reason), record.id)
+        if visits and record.id not in self.model.rows:
+            self.compare("steps after delete", lambda store: asyncio.gather(*(store.steps(*visit) for visit in visits)))
+            self.happened["delete: with steps"] += 1
+        self.happened["delete: again"] += len(self.model.gone(record.id)) > 1
+        if again:
+            self.start([NewProcess(record.id, record.flow, "sent", record.data)], actor)
 
     @rule(data=st.data(), others=RARELY, patient=RARELY, lease=LEASES, no_such=st.booleans())
     def renew(self, data: st.DataObject, others: bool, patient: bool, lease: timedelta, no_such: bool) -> None:
@@ -411,24 +449,32 @@ class Differential(RuleBasedStateMachine):
         flows=NOTHING | st.lists(st.sampled_from([*FLOWS, NO_SUCH]), max_size=2),
         statuses=NOTHING | st.lists(st.sampled_from(Post), max_size=2),
         conditions=NOTHING | st.lists(st.sampled_from(Condition), max_size=3),
-        prefix=st.sampled_from(["", "p", "p%", "p_", "é", "A"]),
+        prefix=st.sampled_from(["", "", "", "p", "p%", "p_", "é", "A"]),
         other=st.sampled_from(["", "", "worker:worker-a", "error:*", "-is:over", "version:>1", "due:>5s", "data.a:0"]),
         before=st.sampled_from(["", "", *IDS, NO_SUCH]),
         limit=st.integers(1, 5),
+        looks=st.sampled_from([0, 0, 0, 1, 2]),
         known=st.none() | KNOWN,
     )
     def find(
         self, flows: list[str], statuses: list[str], conditions: list[str], prefix: str, other: str, before: str, limit: int,
-        known: Known | None,
+        looks: int, known: Known | None,
     ) -> None:  # fmt: skip
         asked = {"flow": flows, "status": statuses, "is": conditions}
         terms = [*parse(other), *(exactly(name, *values) for name, values in asked.items() if values)]
         terms += [beginning("id", prefix)] if prefix else []
-        found = self.ask("find", lambda store: store.find(Search(terms, before, limit, known=known)))
+        search = Search(terms, before, limit, looks=looks, known=known)
+        found = self.ask("find", lambda store: store.find(search))
         self.happened["find: something"] += bool(found)
+        if looks:
+            self.happened["past: more"] += self.ask("past", lambda store: store.past(search)) != ""
         self.ask("counts", lambda store: store.counts())
         self.happened["leases: something"] += bool(self.ask("leases", lambda store: store.leases()))
-        self.happened["acts: something"] += bool(self.ask("acts", lambda store: store.acts()))
+        page = self.ask("acts", lambda store: store.acts(self.place, limit))
+        self.happened["acts: something"] += bool(page)
+        self.happened["acts: another page"] += bool(page) and self.place is not None
+        self.happened["acts: deleted"] += any(entry.version < 0 for entry in page)
+        self.place = place_of(page[-1]) if page else None
 
     @rule(id=st.sampled_from([*IDS, NO_SUCH]), after=st.integers(-1, 6), limit=LIMITS, known=KNOWN)
     def look(self, id: str, after: int, limit: int, known: Known) -> None:
@@ -463,6 +509,11 @@ class Differential(RuleBasedStateMachine):
         records = his if his and data.draw(st.sampled_from([True, True, False]), "still his") else self.seen
         return records[-data.draw(st.integers(1, min(9, len(records))))]
 
+    def moved_on(self, record: Record) -> bool:
+        """Whether the process is not any more at the version that somebody saw, or is gone."""
+        row = self.model.rows.get(record.id)
+        return row is None or row.version != record.version
+
     def change(self, data: st.DataObject, record: Record, outcomes: Sequence[str] = OUTCOMES) -> Change:
         """What the law makes of an attempt, as `drive` asks it; sometimes what nothing but a bug of ours would ask for."""
         flow = FLOWS[record.flow]
@@ -487,22 +538,27 @@ class Differential(RuleBasedStateMachine):
         return replace(change, condition=Condition.WAITING, due_after=None) if what == "wrong" else change
 
 
-def _what_fits(act: str, record: Record) -> Change | None:
+def _of_before(record: Record) -> Record:
+    return replace(record, epoch=record.epoch - EPOCHS_MAX)
+
+
+def _what_fits(act: str, record: Record, text: str = "", to: Post = Post.PACKED) -> Change | None:
     try:
-        return ACTS[act](record)
+        return ACTS[act](record, text, to)
     except (Refused, KeyError):  # KeyError: of a flow that is not there nobody knows what cancels it
         return None
 
 
 WANTED = [
-    "insert", "insert: known", "claim", "claim: taken over", "claim: suspect",
+    "insert", "insert: known", "insert: forked", "insert: after a deletion", "claim", "claim: taken over", "claim: suspect",
     "commit moved", "commit saved", "commit not yet", "commit retry", "commit failed", "commit gave up", "commit deadline",
     "commit rolled back", "commit: finished", "commit: in a group", "commit: Fenced", "commit: StoreError",
     "commit again", "commit again: Fenced", "commit in a transaction", "commit in a transaction: Fenced", "rollback",
-    *(f"act {act}" for act in ACTS), "act: Conflict", "act: NotFound", "act: claimed meanwhile",
+    *(f"act {act}" for act in ACTS), "act edit: other data", "act: Conflict", "act: NotFound", "act: claimed meanwhile",
+    "delete", "delete: Conflict", "delete: NotFound", "delete: with steps", "delete: again",
     "renew: prolonged", "renew: lost", "taken_away", "release: begun", "release: not begun", "release: in vain",
     "release_all_but: something", "record_step", "record_step: Fenced", "steps", "find: something", "counts", "leases: something",
-    "acts: something",
+    "past: more", "acts: something", "acts: another page", "acts: deleted",
     "get", "get: nothing", "history: a page", "data_at: something", "next_due", "next_due: nothing",
     "time", "time: back", "another worker",
 ]  # fmt: skip
