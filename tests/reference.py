@@ -138,8 +138,9 @@ class Reference:
             verdicts.append(new.id not in self.rows)
             if verdicts[-1]:
                 what = (new.id, new.flow, new.status, Condition.READY, new.data)
-                self.rows[new.id] = Record(*what, 0, 0, 0, 0, 0, 0, False, now, now, now, now, None, None, None, now)
-                first = Entry(new.id, 0, now, new.kind, None, new.status, 0, 0, 0, actor, None, new.reason, new.data)
+                epoch = max((entry.epoch for entry in self.gone(new.id)), default=0)
+                self.rows[new.id] = Record(*what, 0, epoch, 0, 0, 0, 0, False, now, now, now, now, None, None, None, now)
+                first = Entry(new.id, 0, now, new.kind, None, new.status, 0, 0, epoch, actor, None, new.reason, new.data)
                 self.entries.setdefault(new.id, []).append(first)
         return verdicts
 

@@ -8,8 +8,6 @@ processes that it was about; at the end of a sequence everything, as another wor
   here, so "unchanged" may mean another thing; these sequences write a value in one way only.
 * Which of two processes is taken that are due since the very same instant is up to the store. Where a claim's limit would cut
   between such, a larger one is asked for.
-* Where an id is used again after a deletion, version and epoch begin anew, and a commit for the process of before might fit
-  by chance. Whose attempt it was is told otherwise in each store then, so what is still held of before gets an epoch below all.
 * The model has no words for its errors, and what a database refuses is told in the database's own.
 
 The run is the same each time, and so is what it finds. By the environment:
@@ -120,7 +118,6 @@ NEW = st.builds(
     st.sampled_from(["started", "started by hand", "forked"]), REASONS,
 )  # fmt: skip
 EVERY_ROW = Search(limit=1_000)
-EPOCHS_MAX = 1_000  # no process of a sequence has so many
 HOW = st.sampled_from(["fresh", "fresh", "claimed meanwhile", "moved on meanwhile", NO_SUCH])
 HOW_OVER = st.sampled_from(["over", "over", "stopped", "moved on meanwhile", "moved on meanwhile"])
 ACTS: dict[str, Callable[[Record, str, Post], Change]] = {  # with the words of a person, where he needs some
@@ -261,8 +258,6 @@ class Differential(RuleBasedStateMachine):
         self.happened["insert: forked"] += sum(process.kind == "forked" and process.reason is not None for process in begun)
         again = {process.id for process in begun if self.model.gone(process.id)}
         self.happened["insert: after a deletion"] += len(again)
-        self.seen = [_of_before(record) if record.id in again else record for record in self.seen]
-        self.sent = [(_of_before(record) if record.id in again else record, change) for record, change in self.sent]
 
     @rule(data=st.data(), owner=OWNERS, limit=LIMITS, stages=st.integers(1, 3), later=st.booleans())
     def work(self, data: st.DataObject, owner: str, limit: int, stages: int, later: bool) -> None:
@@ -536,10 +531,6 @@ class Differential(RuleBasedStateMachine):
         delay = timedelta(seconds=7) if what == "asked" else None
         change = decide.decide(flow, record, Failed("no luck: é", took, delay, what == "final"))
         return replace(change, condition=Condition.WAITING, due_after=None) if what == "wrong" else change
-
-
-def _of_before(record: Record) -> Record:
-    return replace(record, epoch=record.epoch - EPOCHS_MAX)
 
 
 def _what_fits(act: str, record: Record, text: str = "", to: Post = Post.PACKED) -> Change | None:

@@ -20,7 +20,7 @@ from onward.panel.page import Visit, ask, log
 
 STREAMS_MAX = 100  # pages watched at once; each is a connection that stays open
 APART_S = 0.5  # between two changes that are told
-LOOK_S = 1.0  # whether the server ends, while nothing changes
+LOOK_S = 1.0  # whether the server ends, while nothing changes; and at a store in trouble
 HEARTBEAT_S = 15.0  # or a proxy takes a stream for dead
 STALE_S = 60.0  # a page is read again after that: some things change by time alone
 RETRY_MS = 2_000  # how soon a browser comes back to a stream that ended
@@ -93,36 +93,33 @@ class Live:
 
     async def _read(self) -> None:
         """Tells every stream of changes, at most once in APART_S. Ends with the server, and the streams with it."""
-        loop = asyncio.get_running_loop()
-        told_at = loop.time()
         change = asyncio.create_task(self._change())
         try:
             while not _server_ends():
-                changed = await change
+                await asyncio.wait([change], timeout=LOOK_S)
+                if not change.done():
+                    continue
                 # It has begun before anybody is told, so that what changes while a page is made is not missed.
                 change = asyncio.create_task(self._change())
                 await asyncio.sleep(0)
-                if changed or loop.time() - told_at >= STALE_S:
-                    told_at = loop.time()
-                    for stream in self._streams:
-                        stream.wake(changed=True)
-                    await asyncio.sleep(APART_S)
+                for stream in self._streams:
+                    stream.wake(changed=True)
+                await asyncio.sleep(APART_S)
             self._closed = True
             self.recheck()
         finally:
             change.cancel()
             await asyncio.gather(change, return_exceptions=True)
 
-    async def _change(self) -> bool:
-        """Whether something changed within LOOK_S. A store in trouble is asked again then; the pages say what is wrong."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + LOOK_S
+    async def _change(self) -> None:
+        """Until something changed, or may have. Whatever ends this wait is told: its last look may have found a change, and
+        what changes between two waits nobody sees. A store in trouble is asked again soon; the pages say what is wrong.
+        """
         try:
-            await self._wait_for_change(LOOK_S)
+            await self._wait_for_change(STALE_S)
         except StoreError as error:
             log.debug("no live updates at the moment: %s", error)
-            await asyncio.sleep(max(until - loop.time(), 0))
-        return loop.time() < until
+            await asyncio.sleep(LOOK_S)
 
 
 def _server_ends() -> bool:

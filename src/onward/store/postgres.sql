@@ -140,7 +140,7 @@ CASE WHEN p.lease_until > {now} THEN 'running'
 
 -- name: insert
 -- $2 to $8: ids, flows, statuses, data, kinds, reasons, buckets. $9: who. Of an id given twice the first counts. Answers the
--- new ids.
+-- new ids. Of an id that was deleted the epoch goes on: it fences everybody who had that process, and who may still be at it.
 WITH item AS MATERIALIZED (
     SELECT DISTINCT ON (id) id, flow, status, data, kind, reason, bucket
       FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[]) WITH ORDINALITY
@@ -149,12 +149,14 @@ WITH item AS MATERIALIZED (
 started AS (
     INSERT INTO onward_process (id, flow, status, condition, data, version, epoch, attempt, polls, transition, moves, bucket,
                                 cancelling, entered_at, created_at, updated_at, due_at)
-    SELECT id, flow, status, 'ready', data::jsonb, 0, 0, 0, 0, 0, 0, bucket, false, {now}, {now}, {now}, {now}
+    SELECT id, flow, status, 'ready', data::jsonb, 0,
+           (SELECT coalesce(max(h.epoch), 0) FROM onward_history AS h WHERE h.process_id = item.id AND h.version < 0),
+           0, 0, 0, 0, bucket, false, {now}, {now}, {now}, {now}
       FROM item
         ON CONFLICT (id) DO NOTHING
- RETURNING id, status, updated_at, data)
+ RETURNING id, status, epoch, updated_at, data)
 INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, reason, data)
-SELECT started.id, 0, updated_at, item.kind, NULL, started.status, 0, 0, 0, $9::text, item.reason, started.data
+SELECT started.id, 0, updated_at, item.kind, NULL, started.status, 0, 0, started.epoch, $9::text, item.reason, started.data
   FROM started JOIN item USING (id)
 RETURNING process_id
 

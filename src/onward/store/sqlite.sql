@@ -127,9 +127,11 @@ CASE WHEN lease_until > :now THEN 'running'
      ELSE condition END
 
 -- name: insert
+-- Of an id that was deleted the epoch goes on: it fences everybody who had that process, and who may still be at it.
 INSERT INTO onward_process (id, flow, status, condition, data, version, epoch, attempt, polls, transition, moves, cancelling,
                             entered_at, created_at, updated_at, due_at, kind, actor, reason)
-SELECT value ->> 0, value ->> 1, value ->> 2, 'ready', value ->> 3, 0, 0, 0, 0, 0, 0, 0,
+SELECT value ->> 0, value ->> 1, value ->> 2, 'ready', value ->> 3, 0,
+       (SELECT ifnull(max(h.epoch), 0) FROM onward_history AS h WHERE h.process_id = value ->> 0 AND h.version < 0), 0, 0, 0, 0, 0,
        :now, :now, :now, :now, value ->> 4, :actor, value ->> 5
   FROM json_each(:processes)
  WHERE true  -- without it the parser takes ON CONFLICT for a join
@@ -228,7 +230,7 @@ UPDATE onward_process
  WHERE id = :id AND version = :version
 
 -- name: delete
-DELETE FROM onward_process WHERE id = :id AND version = :version
+DELETE FROM onward_process WHERE id = :id AND version = :version RETURNING status, transition, epoch
 
 -- name: delete steps
 DELETE FROM onward_step WHERE process_id = :id

@@ -798,6 +798,25 @@ class StoreContract:
                 ("deleted", -number, "bob", "asked for", "done", None) for number in range(round, 0, -1)
             ]
 
+    async def test_who_had_a_process_that_was_deleted_cannot_write_to_the_one_that_bears_its_id_now(
+        self, store: Store, rival: Store, clock: ManualClock
+    ) -> None:
+        [before] = await claimed(store, "a")
+        clock.advance(LEASE)
+        [taken] = await rival.claim(KNOWN, "worker-b", 1, LEASE)
+        over = await rival.commit(taken, finished(taken))
+        await rival.delete(over, "bob", None)
+        await rival.insert([new("a", '{"n": 9}')], "ann")
+        [now] = await rival.claim(KNOWN, "worker-b", 1, LEASE)
+        assert now.epoch > taken.epoch and now.version == 0
+        assert await store.taken_away({"a": before.epoch}) == {"a"}
+        for write in (store.commit(before, finished(before)), store.record_step(before, "upload", '"file-1"')):
+            with pytest.raises(Fenced):
+                await write
+        await store.release([before], begun=True)
+        assert bare(await agree(store, "a")) == bare(now)  # untouched, and still in the hands of whoever has it
+        assert (await rival.commit(now, moved(now))).status == "sent"
+
     async def test_an_act_does_not_need_the_newest_epoch_but_of_two_on_one_version_one_wins(
         self, store: Store, rival: Store
     ) -> None:

@@ -318,13 +318,14 @@ class SqliteStore:
 
     async def delete(self, record: Record, actor: str, reason: str | None) -> None:
         def run(connection: sqlite3.Connection) -> None:
-            if not connection.execute(SQL["delete"], {"id": record.id, "version": record.version}).rowcount:
+            gone = connection.execute(SQL["delete"], {"id": record.id, "version": record.version}).fetchall()
+            if not gone:
                 raise moved_on(record, *_records(connection, "get", self._clock.now(), id=record.id))
             connection.execute(SQL["delete steps"], {"id": record.id})
             connection.execute(SQL["delete history"], {"id": record.id})
-            what = {"id": record.id, "status": record.status, "transition": record.transition, "epoch": record.epoch}
-            now = micros(self._clock.now())
-            connection.execute(SQL["deleted"], {**what, "now": now, "actor": actor, "reason": reason})
+            what = dict(zip(("status", "transition", "epoch"), gone[0], strict=True))
+            who = {"now": micros(self._clock.now()), "actor": actor, "reason": reason}
+            connection.execute(SQL["deleted"], {"id": record.id, **what, **who})
 
         await self._write(run)
         self._changed.set()
