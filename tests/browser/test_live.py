@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Page, Request, expect
+import time
+
+from playwright.sync_api import Page, Request, Route, expect
 
 from browser.bakery import Loaf
 from browser.conftest import Watched
@@ -49,6 +51,29 @@ def test_a_row_that_leaves_the_filter_is_greyed_and_not_pulled_away(visit: Watch
     page.reload()
     expect(page.locator('[data-row="leave-2"]')).to_be_visible()
     expect(gone).to_have_count(0)
+
+
+def test_what_changes_while_a_page_is_being_read_is_shown_as_well(visit: Watched, site: Site) -> None:
+    """A busy panel may take longer to answer than the next change takes to come."""
+    site.bake(Loaf(id="slow-1", kind="sourdough"))
+    page = visit("/process?id=slow-1")
+    expect(page.locator("#live")).to_contain_text("Live")
+    page.wait_for_timeout(1_000)  # the page has read itself again, as it does when the stream opens
+    read_before = []
+
+    def answer_late(route: Route) -> None:
+        if read_before or route.request.resource_type != "fetch":
+            return route.continue_()
+        answer = route.fetch()
+        read_before.append(answer.text())
+        site.do(lambda app: app.resume("slow-1", reason="changed again"))
+        time.sleep(2.0)  # in which the page is told of that, while it still waits for this answer
+        return route.fulfill(response=answer)
+
+    page.route("**/process?**", answer_late)
+    site.do(lambda app: app.pause("slow-1"))
+    expect(page.locator("#timeline")).to_contain_text("changed again")
+    assert "changed again" not in read_before[0]
 
 
 def test_numbers_on_the_first_page_go_on(visit: Watched, site: Site) -> None:

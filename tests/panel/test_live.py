@@ -102,6 +102,17 @@ async def test_what_changes_while_the_last_change_is_told_is_not_lost(panel: Pan
         assert await told(events) == "change"
 
 
+async def test_one_wait_lasts_until_something_happens(panel: Panel, changes: Changes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happens between the end of one and the beginning of the next, or is found by its last look, would be lost."""
+    monkeypatch.setattr(live, "LOOK_S", 0.02)
+    async with panel.watch() as events:
+        await until(lambda: changes.waits)
+        await asyncio.sleep(10 * live.LOOK_S)
+        assert changes.asked == 1
+        changes.happened.set()
+        assert await told(events) == "change"
+
+
 async def test_nobody_asks_the_store_for_changes_while_nobody_watches(
     panel: Panel, changes: Changes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
