@@ -55,9 +55,9 @@ POOLER := PATH="$$PATH:/usr/sbin:/usr/local/sbin"; command -v pgbouncer || \
   { [ "$$(id -u)" = 0 ] && { $(APT) install -y pgbouncer || { $(APT) update && $(APT) install -y pgbouncer; }; }; } || \
   echo "no pgbouncer: tests/test_pooler.py will be skipped; apt-get install pgbouncer, or brew install pgbouncer" >&3
 # The control panel is tested in the browser of the system, for the same reason; no test ever downloads one.
-BROWSER := test -n "$$CHROMIUM" || command -v chromium || command -v chromium-browser || command -v google-chrome || \
-  { [ "$$(id -u)" = 0 ] && { $(APT) install -y --no-install-recommends chromium || \
-    { $(APT) update && $(APT) install -y --no-install-recommends chromium; }; }; } || \
+CHROMIUMS := $(APT) install -y --no-install-recommends chromium-headless-shell || $(APT) install -y --no-install-recommends chromium
+BROWSER := test -n "$$CHROMIUM" || command -v chromium-headless-shell || command -v chromium || command -v chromium-browser || \
+  command -v google-chrome || { [ "$$(id -u)" = 0 ] && { $(CHROMIUMS) || { $(APT) update && { $(CHROMIUMS); }; }; }; } || \
   echo "no Chromium: tests/browser will be skipped; apt-get install chromium, or CHROMIUM=/path/to/one make test" >&3
 
 # What the demo needs is small; what the tests need is not, so it comes only with them.

@@ -40,8 +40,8 @@ FLAGS = [
 
 
 def chromium() -> str | None:
-    """The browser of the system. None is ever downloaded."""
-    names = ("chromium", "chromium-browser", "google-chrome")
+    """The browser of the system. None is ever downloaded. The one without windows takes half the time for the same engine."""
+    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
     return os.environ.get("CHROMIUM") or next((path for path in map(shutil.which, names) if path), None)
 
 

@@ -59,13 +59,14 @@ def sql(statement: str) -> Callable[[Path], None]:
 
 
 def write(book: str, like: Callable[[list[Any]], bool], change: Callable[[list[Any]], list[Any]]) -> Callable[[Path], None]:
-    """One more line in a book of the healer, made from the first one that is alike."""
+    """One more line in a book of the healer, made from each one that is alike: not each attempt ends in a commit of its own."""
 
     def forge(folder: Path) -> None:
         path = max(folder.glob(f"{book}-*"))
-        line = next(line for line in map(json.loads, path.read_text().splitlines()) if like(line))
+        lines = [line for line in map(json.loads, path.read_text().splitlines()) if like(line)]
+        assert lines
         with path.open("a") as file:
-            file.write(json.dumps(change(line)) + "\n")
+            file.writelines(json.dumps(change(line)) + "\n" for line in lines)
 
     return forge
 

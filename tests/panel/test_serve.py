@@ -49,6 +49,7 @@ async def lifespan(web):
 
 with socket.socket() as listener:
     listener.bind(("127.0.0.1", 0))
+    listener.listen()  # who comes before the server is ready waits for it
     port = listener.getsockname()[1]
     panel = app.panel(authorize=lambda request, action, record: Actor("ada"))
     web = Starlette(routes=[Mount("/panel", panel)], lifespan=lifespan)
