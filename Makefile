@@ -55,7 +55,8 @@ POOLER := PATH="$$PATH:/usr/sbin:/usr/local/sbin"; command -v pgbouncer || \
   { [ "$$(id -u)" = 0 ] && { $(APT) install -y pgbouncer || { $(APT) update && $(APT) install -y pgbouncer; }; }; } || \
   echo "no pgbouncer: tests/test_pooler.py will be skipped; apt-get install pgbouncer, or brew install pgbouncer" >&3
 # The control panel is tested in the browser of the system, for the same reason; no test ever downloads one.
-CHROMIUMS := $(APT) install -y --no-install-recommends chromium-headless-shell || $(APT) install -y --no-install-recommends chromium
+INSTALL := $(APT) install -y --no-install-recommends fonts-dejavu-core
+CHROMIUMS := $(INSTALL) chromium-headless-shell || $(INSTALL) chromium
 BROWSER := test -n "$$CHROMIUM" || command -v chromium-headless-shell || command -v chromium || command -v chromium-browser || \
   command -v google-chrome || { [ "$$(id -u)" = 0 ] && { $(CHROMIUMS) || { $(APT) update && { $(CHROMIUMS); }; }; }; } || \
   echo "no Chromium: tests/browser will be skipped; apt-get install chromium, or CHROMIUM=/path/to/one make test" >&3
