@@ -9,7 +9,9 @@ import csv
 from datetime import timedelta
 from enum import StrEnum, auto
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from onward import END, Flow, Onward, Process, Retry, Unrecoverable, stage
 
@@ -21,26 +23,33 @@ class Status(StrEnum):
     NOTHING_TO_REPORT = auto()
 
 
+FOLDER = Path()
+# A name in that folder and never a path: whoever may start a process, or edit one, would else say what its handler opens.
+FileName = Annotated[str, Field(pattern=r"^[\w-]+\.(csv|txt)$")]
+
+
 class Report(Process[Status]):
     status: Status = Status.DUE
-    source: Path
-    target: Path
+    source: FileName
+    target: FileName
     total: int = 0
 
 
 def collect(report: Report) -> Literal[Status.COLLECTED]:
-    if not report.source.exists():
-        raise Unrecoverable(f"there is no {report.source}")  # trying again cannot help
-    with report.source.open(newline="") as file:
+    source = FOLDER / report.source
+    if not source.exists():
+        raise Unrecoverable(f"there is no {source}")  # trying again cannot help
+    with source.open(newline="") as file:
         report.total = sum(int(row["amount"]) for row in csv.DictReader(file))
     return Status.COLLECTED
 
 
 def publish(report: Report) -> Literal[Status.PUBLISHED]:
     # Written beside and then renamed: however often this stage is repeated, nobody ever sees half a report.
-    beside = report.target.with_suffix(".part")
+    target = FOLDER / report.target
+    beside = target.with_suffix(".part")
     beside.write_text(f"total: {report.total}\n")
-    beside.replace(report.target)
+    beside.replace(target)
     return Status.PUBLISHED
 
 
@@ -59,8 +68,8 @@ async def main() -> None:
     Path("sales.csv").write_text("item,amount\npears,340\napples,120\n")
     async with app:
         for _ in range(2):  # the second start answers the existing process
-            await app.start(Report(id="2026-11-23", source=Path("sales.csv"), target=Path("report.txt")))
-        await app.start(Report(id="2026-11-24", source=Path("missing.csv"), target=Path("report-2.txt")))
+            await app.start(Report(id="2026-11-23", source="sales.csv", target="report.txt"))
+        await app.start(Report(id="2026-11-24", source="missing.csv", target="report-2.txt"))
         await app.run(until_idle=True)
         for record in await app.find(flow="report"):
             print(await app.explain(record.id))

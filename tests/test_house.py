@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import inspect
 import os
 import re
@@ -264,6 +265,33 @@ def test_every_public_name_says_what_it_is(name: str, thing: Any) -> None:
 def test_all_is_sorted_and_complete() -> None:
     assert list(onward.__all__) == sorted(onward.__all__, key=lambda name: (name.upper() != name, name))
     assert all(hasattr(onward, name) for name in onward.__all__)
+
+
+@pytest.mark.parametrize("example", [*EXAMPLES, ROOT / "demo" / "flow.py"], ids=lambda path: path.name)
+def test_s31_no_example_puts_data_into_code_a_shell_or_a_statement(example: Path) -> None:
+    for called, call in calls(ast.parse(example.read_text(encoding="utf-8"))):
+        assert called not in ("eval", "exec", "os.system", "subprocess.run", "subprocess.Popen"), f"it calls {called}"
+        if called.rpartition(".")[2] in ("execute", "fetch", "fetchrow", "text"):
+            assert not isinstance(call.args[0], ast.JoinedStr | ast.BinOp), f"it puts something into {ast.unparse(call)}"
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../secret.txt", "a/b.csv", "..", "", "a.csv/../b.txt", "a\\b.txt", "a.csv\n", "a.py"]
+)
+def test_s31_an_example_that_opens_files_takes_names_and_no_paths(name: str) -> None:
+    """Whoever edits data steers handlers."""
+    spec = importlib.util.spec_from_file_location("report_example", EXAMPLES[0].with_name("report.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["report_example"] = module
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules["report_example"]
+    assert module.app.make("report", {"source": "sales.csv", "target": "report.txt"}).source == "sales.csv"
+    for field in ("source", "target"):
+        with pytest.raises(onward.InvalidData, match=field):
+            module.app.make("report", {"source": "sales.csv", "target": "report.txt", field: name})
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
