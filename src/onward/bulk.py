@@ -5,7 +5,7 @@ it is, and can be paused and stopped.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum, auto
@@ -24,7 +24,17 @@ from onward.query import nearest
 FLOW = "onward_bulk"
 PREFIX = "bulk-"  # of their ids: by that they are found among a million others
 DESTRUCTIVE = frozenset({"cancel", "stop", "move", "delete"})  # what cannot be taken back
-VERBS = ("wake", "retry", "pause", "resume", *sorted(DESTRUCTIVE))
+# A closed table, so that nothing that is stored can choose another method.
+VERBS: dict[str, Callable[..., Awaitable[Record | None]]] = {
+    "wake": Control.wake,
+    "retry": Control.retry,
+    "pause": Control.pause,
+    "resume": Control.resume,
+    "cancel": Control.cancel,
+    "move": Control.move,
+    "stop": Control.stop,
+    "delete": Control.delete,
+}
 PREVIEW_MAX = 10_000  # processes that a preview looks at
 IDS_MAX = 1_000  # processes chosen one by one; more are meant by a query
 PAGE = 100  # processes of one look
@@ -157,7 +167,7 @@ async def begin(
     process = Bulk(
         id=PREFIX + new_id(),
         verb=verb, query=query, ids=list(ids), given=given, reason=reason, actor=who.name, role=who.role, via=who.via,
-        until=until or seen.until, total=seen.total,
+        until=min(until or seen.until, seen.until), total=seen.total,
     )  # fmt: skip
     return await control.start(process, actor=str(actor))
 
@@ -205,7 +215,7 @@ async def _act_on(control: Control, bulk: Bulk, found: Record | str) -> None:
         if record.updated_at > bulk.until:
             raise Conflict(f"{id} has changed since it was looked at")
         how: dict[str, Any] = {"reason": f"{bulk.reason[:REASON_MAX]} {_mark(bulk)}".strip(), **bulk.given}
-        await VERB[bulk.verb](control)(id, version=record.version, actor=Actor(bulk.actor, bulk.role, bulk.via), **how)
+        await VERBS[bulk.verb](control, id, version=record.version, actor=Actor(bulk.actor, bulk.role, bulk.via), **how)
         bulk.done += 1
     except Conflict:
         bulk.changed += 1
@@ -231,19 +241,6 @@ async def _goes_on(control: Control, bulk: Bulk) -> str:
         if not isinstance(await _get(control, id), str):
             return id
     return bulk.after
-
-
-# By name, so that nothing that is stored can choose another method.
-VERB: dict[str, Any] = {
-    "wake": lambda control: control.wake,
-    "retry": lambda control: control.retry,
-    "pause": lambda control: control.pause,
-    "resume": lambda control: control.resume,
-    "cancel": lambda control: control.cancel,
-    "stop": lambda control: control.stop,
-    "move": lambda control: control.move,
-    "delete": lambda control: control.delete,
-}
 
 
 async def _page(control: Control, query: str, ids: Sequence[str], after: str) -> tuple[list[Record | str], str]:

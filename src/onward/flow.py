@@ -195,6 +195,11 @@ class Flow(Generic[S]):
         """Every status, in the order of the table."""
         return tuple(self.stages)
 
+    @property
+    def handled(self) -> list[tuple[str, str]]:
+        """What code that has this flow can move: its name with each status that has a handler."""
+        return [(self.name, status) for status, line in self.stages.items() if line is not None]
+
     def is_end(self, status: str) -> bool:
         return self.stages[status] is None
 

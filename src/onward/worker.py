@@ -79,7 +79,7 @@ class Worker:
         self.owner = f"worker-{secrets.token_hex(6)}"
         self._flows, self._store, self._clock, self._observers = flows, store, clock, observers
         self._concurrency, self._lease, self._grace = concurrency, lease, grace
-        self._known: Known = [(f.name, s) for f in flows.values() for s in f.statuses if not f.is_end(s)]
+        self._known: Known = [pair for flow in flows.values() for pair in flow.handled]
         self._held: dict[str, _Held] = {}
         self._stuck: set[asyncio.Task[Record | None]] = set()
         self._draining = False

@@ -20,10 +20,11 @@ from onward.cli.target import with_app
 from onward.explain import length
 from onward.ports import Count
 from onward.process import Condition, Record
-from onward.query import GROUPS, QUALIFIERS, Term, beginning, exactly, is_exact, parse, pieces
+from onward.query import GROUPS, QUALIFIERS, Term, beginning, exactly, parse
 from onward.telling import shapes
 from onward.telling.failures import Group, grouped
 from onward.telling.now import age, what_next
+from onward.telling.stats import of_counts, told_by_counts
 from onward.telling.text import one_line
 
 SHOWN = 50
@@ -202,8 +203,8 @@ def _print_table(output: Output, query: Sequence[Term], found: Sequence[Record])
 
 async def counts_of(app: Onward, query: Sequence[Term]) -> list[Count]:
     """From the store's own count, where that knows of all that is asked; else by looking at the rows."""
-    if all(term.qualifier in ("is", "flow", "status") and all(map(is_exact, term.values)) for term in query):
-        return [count for count in await app.counts() if all(_holds(term, count) for term in query)]
+    if told_by_counts(query):
+        return of_counts(query, await app.counts())
     tally: dict[tuple[str, str, Condition], Count] = {}
     async for record in rows(app, query):
         key = (record.flow, record.status, record.condition)
@@ -211,13 +212,6 @@ async def counts_of(app: Onward, query: Sequence[Term]) -> list[Count]:
         oldest = min(record.entered_at, old.oldest) if old else record.entered_at
         tally[key] = Count(*key, 1 + (old.number if old else 0), oldest)
     return list(tally.values())
-
-
-def _holds(term: Term, count: Count) -> bool:
-    if term.qualifier == "is":
-        return (count.condition in term.conditions) != term.negated
-    text = count.flow if term.qualifier == "flow" else count.status
-    return ([text] in map(pieces, term.values)) != term.negated
 
 
 def _print_number(output: Output, number: int) -> None:

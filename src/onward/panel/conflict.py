@@ -12,7 +12,7 @@ from onward.panel.again import again
 from onward.panel.asked import Asked
 from onward.panel.offers import LABELS, refusal
 from onward.panel.page import Visit, json_answer
-from onward.panel.pages.process import described
+from onward.panel.pages.common import described
 from onward.panel.story import story
 from onward.process import Record
 from onward.telling import shapes

@@ -13,7 +13,7 @@ from onward.panel.asked import Asked, Faults, object_of, read_asked, typed_of
 from onward.panel.conflict import conflict, moved_on
 from onward.panel.page import Visit, json_answer
 from onward.panel.pages import edit
-from onward.panel.pages.process import described
+from onward.panel.pages.common import described
 from onward.process import Record
 from onward.telling import shapes
 from onward.telling.secrets import restored

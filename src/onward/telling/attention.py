@@ -69,7 +69,7 @@ async def attention(app: Control, counts: Sequence[Count]) -> Attention:
     # In a thread: ten thousand errors of many kinds take half a second, and workers may live in this event loop.
     groups = await asyncio.to_thread(grouped, failed)
     leases = await app.store.leases()
-    nobody = nobody_works(await _late(app), leases, as_of)
+    nobody = nobody_works(await late(app), leases, as_of)
     items = [
         *(nobody or await _stuck(app, counts, as_of)),  # without a worker everything stands still, and it is clear why
         *orphaned(counts, app.flows),
@@ -98,11 +98,9 @@ async def _failed(app: Control) -> tuple[list[Record], bool]:
     return found, True
 
 
-async def _late(app: Control) -> timedelta | None:
+async def late(app: Control) -> timedelta | None:
     """For how long the first one that this code can move has waited for a worker."""
-    flows = [*app.flows.values(), *app.own.values()]
-    known = [(flow.name, status) for flow in flows for status in flow.statuses if not flow.is_end(status)]
-    due = await app.store.next_due(known)
+    due = await app.store.next_due([pair for flow in (*app.flows.values(), *app.own.values()) for pair in flow.handled])
     return None if due is None else -due
 
 

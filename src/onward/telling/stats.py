@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from onward.control import Control
 from onward.ports import Count
 from onward.process import OVER, Condition
+from onward.query import Term, pieces
 
 SAMPLE_MAX = 500  # processes of each flow: the newest that were started, and the newest that finished
 LOOKS_MAX = 10_000  # rows that are looked at to find them
@@ -95,3 +97,20 @@ def shape(one: FlowStats) -> dict[str, Any]:
         "finished_per_minute": round(one.finished.per_minute, 3),
         "took_s": None if one.took is None else round(one.took.total_seconds(), 3),
     }
+
+
+def told_by_counts(terms: Iterable[Term]) -> bool:
+    """Whether the counts of a store tell how many match: they know of flow, status and condition, and of nothing else."""
+    return all(term.qualifier in ("is", "status", "flow") for term in terms)
+
+
+def of_counts(terms: Sequence[Term], counts: Iterable[Count]) -> list[Count]:
+    """Those that match, where `told_by_counts`."""
+    return [count for count in counts if all(_holds(term, count) != term.negated for term in terms)]
+
+
+def _holds(term: Term, count: Count) -> bool:
+    if term.qualifier == "is":
+        return count.condition in term.conditions
+    text = count.status if term.qualifier == "status" else count.flow
+    return any(re.fullmatch(".*".join(map(re.escape, pieces(value))), text, re.DOTALL) for value in term.values)

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.responses import Response
 
 from onward import bulk
-from onward.actor import NEEDS, Actor
+from onward.actor import Actor
 from onward.bulk import DESTRUCTIVE, IDS_MAX, PREVIEW_MAX, VERBS, Bulk, Preview
 from onward.errors import Forbidden, InvalidData, NotFound, Refused
 from onward.flow import Flow
@@ -64,12 +64,13 @@ async def start(visit: Visit) -> Response:
     asked = _asked(visit)
     actor = await visit.allowed(asked["verb"])
     theirs, barred = await _theirs(visit, actor, asked)
-    seen = await bulk.preview(visit.app, actor=actor, **theirs)
-    fits = sum(seen.fit.values())
-    if _is_typed(asked["verb"], fits) and visit.number("typed") != fits:
-        fault = f"Type the number of processes, {fits:,}, to go on."
-        facts = _previewed(asked, seen, barred) | {"_frame": await frame(visit, "bulk"), "fault": fault}
-        return _answer(visit, "bulk_preview.html", facts, 422)
+    if asked["verb"] in DESTRUCTIVE:
+        seen = await bulk.preview(visit.app, actor=actor, **theirs)
+        fits = sum(seen.fit.values())
+        if _is_typed(asked["verb"], fits) and visit.number("typed") != fits:
+            fault = f"Type the number of processes, {fits:,}, to go on."
+            facts = _previewed(asked, seen, barred) | {"_frame": await frame(visit, "bulk"), "fault": fault}
+            return _answer(visit, "bulk_preview.html", facts, 422)
     record = await bulk.begin(visit.app, until=_until(visit), actor=actor, **theirs)
     if visit.wants_json:
         return json_answer({"schema": "onward.panel.bulk/1", "id": record.id, "total": record.process.total})
@@ -193,4 +194,3 @@ def _answer(visit: Visit, template: str, facts: dict[str, Any], status: int = 20
 
 PAGE = Page("/bulk", "bulk", facts)
 ROUTES = (Route("POST", "/bulk", preview), Route("POST", "/bulk/start", start))
-assert set(VERBS) <= set(NEEDS)

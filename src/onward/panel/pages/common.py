@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import shlex
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,13 @@ from onward.errors import StoreError
 from onward.explain import LATE, length
 from onward.panel.counting import WAIT_AGAIN_S, Answer, numbers
 from onward.ports import Count
-from onward.process import Condition
+from onward.process import Condition, Record
 from onward.store.urls import shown
+from onward.telling import shapes
+from onward.telling.attention import late, nobody_works, now
+from onward.telling.now import what_next
 from onward.telling.shapes import instant
+from onward.telling.text import one_line
 
 if TYPE_CHECKING:
     from onward.app import Onward
@@ -61,13 +65,12 @@ def needs_a_person(counts: list[Count]) -> int:
 
 async def nothing_moves(app: Onward) -> str | None:
     """For how long something has been due that nobody takes, while nobody works on anything else either."""
-    if not app.flows:
+    waited = await late(app)
+    if waited is None or waited <= LATE:  # next to always: then nothing else is asked
         return None
-    known = [(flow.name, status) for flow in app.flows.values() for status in flow.statuses if not flow.is_end(status)]
-    due = await app.store.next_due(known)
-    if due is None or due >= -LATE or await app.find(condition=Condition.RUNNING, limit=1, light=True):
-        return None
-    return length(max(-due, timedelta()))
+    as_of = await now(app)
+    nobody = as_of is not None and nobody_works(waited, await app.store.leases(), as_of)
+    return length(waited) if nobody else None
 
 
 def counted(*answers: Answer[Any]) -> dict[str, Any]:
@@ -77,3 +80,14 @@ def counted(*answers: Answer[Any]) -> dict[str, Any]:
         "age_s": round(max(ages), 3) if len(ages) == len(answers) else None,
         "again_s": round(max(answer.again_s for answer in answers), 3),
     }
+
+
+def described(record: Record) -> dict[str, Any]:
+    """A process for any page and any list: its shape, what comes next, and how old it is."""
+    age_s = (record.as_of - record.created_at).total_seconds()
+    return {**shapes.process(record), "next": what_next(record), "age_s": age_s, "as_of": shapes.instant(record.as_of)}
+
+
+def quoted(text: str) -> str:
+    """For a shell; on one line, whatever it is."""
+    return shlex.quote(one_line(text))

@@ -10,7 +10,7 @@ from onward.panel import fields
 from onward.panel.contents import Contents, contents
 from onward.panel.offers import refusal
 from onward.panel.page import Page, Visit
-from onward.panel.pages.process import described, quoted
+from onward.panel.pages.common import described, quoted
 from onward.process import Record
 from onward.telling import shapes
 from onward.telling.text import to_json

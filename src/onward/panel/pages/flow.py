@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,14 +14,14 @@ from onward.flow import Flow
 from onward.graph.live import Standing, picture
 from onward.panel.counting import numbers
 from onward.panel.page import Page, Visit
-from onward.panel.pages.common import counted
+from onward.panel.pages.common import counted, described
 from onward.panel.pages.home import GROUPS
 from onward.ports import Count
-from onward.process import OVER, RESTING, Condition, Record
-from onward.query import QUALIFIERS, Term, exactly, nearest, parse, pieces, text_of
+from onward.process import OVER, RESTING, Condition
+from onward.query import QUALIFIERS, Term, exactly, nearest, parse, text_of
 from onward.telling import shapes
 from onward.telling.failures import LITERAL_CHARS_MIN, Kind, kind_of
-from onward.telling.now import what_next
+from onward.telling.stats import of_counts, told_by_counts
 from onward.telling.text import one_line
 
 ROWS = 50  # of one page
@@ -217,18 +216,11 @@ def _asking(kind: Kind, terms: Sequence[Term]) -> str:
         return ""
 
 
-def number_of(terms: Iterable[Term], counts: Sequence[Count] | None) -> int | None:
+def number_of(terms: Sequence[Term], counts: Sequence[Count] | None) -> int | None:
     """How many match, where the terms ask for nothing but what the counts tell; else None."""
-    if counts is None or not all(term.qualifier in ("is", "status", "flow") for term in terms):
+    if counts is None or not told_by_counts(terms):
         return None
-    return sum(count.number for count in counts if all(_holds(term, count) != term.negated for term in terms))
-
-
-def _holds(term: Term, count: Count) -> bool:
-    if term.qualifier == "is":
-        return count.condition in term.conditions
-    text = count.status if term.qualifier == "status" else count.flow
-    return any(re.fullmatch(".*".join(map(re.escape, pieces(value))), text, re.DOTALL) for value in term.values)
+    return sum(count.number for count in of_counts(terms, counts))
 
 
 def _commands(whole: Sequence[Term], here: Sequence[Count] | None, terms: Sequence[Term]) -> list[dict[str, str]]:
@@ -253,7 +245,7 @@ async def _list(visit: Visit, whole: Sequence[Term], terms: Sequence[Term], here
     if number is None and not before and not more and not further:
         number = len(shown)
     return {
-        "records": [_record(record) for record in shown],
+        "records": [described(record) for record in shown],
         "as_of": shapes.instant(shown[0].as_of if shown else visit.app.clock.now()),
         "first": first,
         "number": number,
@@ -272,16 +264,6 @@ def _looks(terms: Iterable[Term]) -> int:
 def _nothing() -> dict[str, Any]:
     nothing: dict[str, Any] = {"records": [], "as_of": None, "first": 1, "number": None, "before": "", "next": None}
     return {**nothing, "further": None, "looked_at": LOOKS_MAX, "without": []}
-
-
-def _record(record: Record) -> dict[str, Any]:
-    return {
-        **shapes.process(record),
-        "next": what_next(record),
-        "age_s": (record.as_of - record.created_at).total_seconds(),
-        "as_of": shapes.instant(record.as_of),
-        "over": record.condition in OVER,
-    }
 
 
 async def _without(visit: Visit, whole: Sequence[Term], terms: Sequence[Term]) -> list[dict[str, str]]:

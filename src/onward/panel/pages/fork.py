@@ -8,7 +8,8 @@ from onward import decide
 from onward.errors import NotFound, OnwardError
 from onward.panel.contents import contents
 from onward.panel.page import Page, Visit
-from onward.panel.pages.process import asked_version, described, entry_at, quoted
+from onward.panel.pages.common import described, quoted
+from onward.panel.pages.process import asked_version, entry_at
 from onward.process import OVER, Record
 from onward.telling import shapes
 

@@ -8,7 +8,7 @@ from onward.decide import declared
 from onward.flow import Flow
 from onward.panel.offers import refusal
 from onward.panel.page import Page, Visit
-from onward.panel.pages.process import described, quoted
+from onward.panel.pages.common import described, quoted
 from onward.process import Record
 from onward.telling import shapes
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from onward.graph.passed import Now, Passed, path_picture, walked
 from onward.panel import contents, timeline
 from onward.panel.offers import misfit, offers
 from onward.panel.page import Page, Visit
+from onward.panel.pages.common import described, quoted
 from onward.panel.story import ENTRIES_MAX, Story, around, story, whole_way
 from onward.panel.trouble import error_parts
 from onward.process import Condition, Entry, Record
@@ -76,12 +76,6 @@ async def facts(visit: Visit) -> dict[str, Any]:
 
 
 PAGE = Page("/process", "process", facts)
-
-
-def described(record: Record) -> dict[str, Any]:
-    """A process for any page: its shape, what comes next, and how old it is."""
-    age_s = (record.as_of - record.created_at).total_seconds()
-    return {**shapes.process(record), "next": what_next(record), "age_s": age_s}
 
 
 def asked_version(visit: Visit, name: str, record: Record) -> int | None:
@@ -257,8 +251,3 @@ def commands(record: Record, first: int, last: int) -> list[str]:
     id = quoted(record.id)
     between = f"{max(first, 0)}..{last}" if last != first + 1 else str(last)
     return [f"onward show {id}", f"onward history {id}", f"onward diff {id} {between}"]
-
-
-def quoted(text: str) -> str:
-    """For a shell; on one line, whatever it is."""
-    return shlex.quote(one_line(text))

@@ -11,7 +11,7 @@ from onward.flow import Flow
 from onward.intake import takes
 from onward.panel import fields
 from onward.panel.page import Page, Visit
-from onward.panel.pages.process import quoted
+from onward.panel.pages.common import quoted
 from onward.query import nearest
 from onward.secret import as_json, masked
 from onward.telling.text import one_line, to_json
