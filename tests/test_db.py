@@ -38,7 +38,7 @@ from onward.store.sqlite.file import SCHEMA, SQL
 from onward.store.sqlite.upkeep import SqliteUpkeep
 from onward.store.urls import shown
 from onward.testing import ManualClock
-from onward.testing.contract import moved, new
+from onward.testing.contract.rows import moved, new
 
 PATIENCE_S = 60.0
 LEASE = timedelta(seconds=30)

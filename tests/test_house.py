@@ -37,7 +37,6 @@ PLACE = {part: (height, room) for height, floor in enumerate(FLOORS) for room, p
 
 LONG = {  # longer than LINES_MAX
     "testing/openai_standin.py": "a whole server in one file, so that it can be copied and run alone",
-    "testing/contract.py": "one class: everything that a store promises",
 }
 PURE = {"__future__", "collections", "contextlib", "dataclasses", "datetime", "enum", "functools", "html", "inspect", "itertools"}
 PURE |= {"contextvars", "difflib", "json", "math", "pydantic", "pydantic_core", "re", "sys", "types", "typing", "zlib"}
@@ -45,7 +44,7 @@ CLOCKS = {  # who reads a clock, and why it is not handed one
     "clock.py": "this is the clock",
     "process.py": "new_id: ids sort by their birth",
     "store/sqlite/files.py": "waits for another program's lock, in real time",
-    "testing/contract.py": "measures how soon a store notices something",
+    "testing/contract/hold.py": "measures how soon a store notices something",
     "testing/openai_standin.py": "a server of its own",
     "demo/main.py": "shows people how long it took",
     "demo/show.py": "shows people how long it took",

@@ -36,7 +36,7 @@ from onward.store.search import FEW_MAX, Dialect, Way, json_paths, numbered, way
 from onward.store.sqlite import looking as sqlite_looking
 from onward.store.sqlite.store import SqliteStore
 from onward.testing import ManualClock
-from onward.testing.contract import KNOWN, LEASE, failed, finished, moved, new, not_yet, paused
+from onward.testing.contract.rows import KNOWN, LEASE, failed, finished, moved, new, not_yet, paused
 
 DIALECTS = [sqlite_looking.DIALECT, postgres_looking.DIALECT]
 PATIENCE_S = 60.0

@@ -21,7 +21,7 @@ from onward.store import open_store
 from onward.store.sqlite.files import file_system_of, refuse_network_file_system
 from onward.store.sqlite.store import SqliteStore
 from onward.testing import ManualClock, StoreContract
-from onward.testing.contract import KNOWN, LEASE, agree, claimed, moved, new
+from onward.testing.contract.rows import KNOWN, LEASE, agree, claimed, moved, new
 
 
 class SqliteUser:
@@ -504,7 +504,7 @@ FORK = """
     from onward.errors import StoreError
     from onward.store.sqlite.store import SqliteStore
     from onward.testing import ManualClock
-    from onward.testing.contract import *
+    from onward.testing.contract.rows import *
 
     path = sys.argv[1]
     loop = asyncio.new_event_loop()

@@ -25,7 +25,7 @@ from onward.ports import NewProcess, Search
 from onward.process import Record
 from onward.store.sqlite.store import SqliteStore
 from onward.testing import ManualClock
-from onward.testing.contract import KNOWN, LEASE, agree, claimed, failed, finished, moved, new, not_yet, trace, verdict
+from onward.testing.contract.rows import KNOWN, LEASE, agree, claimed, failed, finished, moved, new, not_yet, trace, verdict
 
 BUSY_S = 0.15  # in these tests
 
@@ -118,7 +118,7 @@ SMALL_DISK = """
     from onward.process import Record
     from onward.store.sqlite.store import SqliteStore
     from onward.testing import ManualClock
-    from onward.testing.contract import *
+    from onward.testing.contract.rows import *
 
     folder = sys.argv[1]
     path, ballast = os.path.join(folder, "onward.db"), os.path.join(folder, "ballast")

@@ -22,7 +22,7 @@ import pytest
 
 from onward.clock import SystemClock
 from onward.store.sqlite.store import SqliteStore
-from onward.testing.contract import agree, claimed, moved, new
+from onward.testing.contract.rows import agree, claimed, moved, new
 
 PATIENCE_S = 60.0  # of this file with a program that should have ended
 
@@ -37,7 +37,7 @@ class Program:
         from onward.errors import StoreError
         from onward.store.sqlite import writer
         from onward.store.sqlite.store import SqliteStore
-        from onward.testing.contract import *
+        from onward.testing.contract.rows import *
 
         def say(*words):
             print(json.dumps(words), flush=True)

@@ -679,7 +679,7 @@ async def test_a_cancelled_wait_for_a_transaction_holds_up_nobody(lite: Sqlite) 
     store = SqliteStore(str(lite.path), Onward(lite.url, []).clock)
     await store.open()
     try:
-        from onward.testing.contract import claimed
+        from onward.testing.contract.rows import claimed
 
         [first, second] = await claimed(store, "a", "b")
         turn = await store.begin(first)
