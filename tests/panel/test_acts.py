@@ -12,8 +12,8 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from onward.actor import NEEDS, Actor, Role
-from onward.panel.acts import VERBS
-from onward.panel.offers import ACTIONS
+from onward.panel.acts.act import VERBS
+from onward.panel.shown.offers import ACTIONS
 from onward.process import Record
 from onward.testing import ManualClock
 from panel.client import Answer

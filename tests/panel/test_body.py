@@ -15,9 +15,17 @@ from conftest import IN_MEMORY
 
 import onward.panel
 from onward import Onward
-from onward.panel import body
-from onward.panel.body import BODY_MAX, DEPTH_MAX, DIGITS_MAX, FORM_FIELDS_MAX, QUERY_CHARS_MAX, QUERY_FIELDS_MAX, TurnedAway
-from onward.panel.door import Door
+from onward.panel.entry import body
+from onward.panel.entry.body import (
+    BODY_MAX,
+    DEPTH_MAX,
+    DIGITS_MAX,
+    FORM_FIELDS_MAX,
+    QUERY_CHARS_MAX,
+    QUERY_FIELDS_MAX,
+    TurnedAway,
+)
+from onward.panel.entry.door import Door
 from onward.panel.page import Route, Visit, json_answer
 from panel.client import FORM, GONE, JSON, Answer, Client
 from panel.conftest import Panel, authorize

@@ -13,7 +13,7 @@ from conftest import IN_MEMORY, Job, Step, one_stage, opened
 
 from onward import Onward
 from onward.errors import StoreError
-from onward.panel.counting import REST_MIN_S, REST_TIMES, Lately, numbers
+from onward.panel.shown.counting import REST_MIN_S, REST_TIMES, Lately, numbers
 from onward.testing import ManualClock
 
 

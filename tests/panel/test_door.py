@@ -19,7 +19,7 @@ from starlette.routing import Mount
 from onward import Onward, OnwardError
 from onward.actor import NEEDS, Actor, Role
 from onward.errors import StoreError
-from onward.panel.door import HEADERS
+from onward.panel.entry.door import HEADERS
 from onward.panel.page import Route, Visit
 from onward.process import Record
 from panel.client import FORM, JSON, Client
@@ -396,7 +396,7 @@ async def test_s28_an_error_page_that_fails_itself_still_says_nothing(
     def fails(visit: Visit, error: Exception) -> Any:
         raise RuntimeError("postgresql://ada:pw@db")
 
-    monkeypatch.setattr("onward.panel.door.error_answer", fails)
+    monkeypatch.setattr("onward.panel.entry.door.error_answer", fails)
     answer = await panel.get("/nowhere")
     assert (answer.status, answer.header("x-content-type-options")) == (500, "nosniff")
     assert "postgresql" not in answer.text

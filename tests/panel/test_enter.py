@@ -16,9 +16,10 @@ from conftest import IN_MEMORY, PATIENCE_S
 
 from onward import Onward, OnwardError
 from onward.actor import Actor, Role
-from onward.panel import enter, standalone
-from onward.panel.door import Door
-from onward.panel.enter import IDLE_S_MAX, LINK_S_MAX, TRIES_MAX, TRIES_S, Link, Users, digest, new_user
+from onward.panel import standalone
+from onward.panel.entry import enter
+from onward.panel.entry.door import Door
+from onward.panel.entry.enter import IDLE_S_MAX, LINK_S_MAX, TRIES_MAX, TRIES_S, Link, Users, digest, new_user
 from onward.testing import ManualClock
 from panel.client import FORM, JSON, Answer, Client
 from panel.scene import FLOWS, Letter

@@ -14,10 +14,10 @@ import pytest
 from conftest import IN_MEMORY
 
 from onward import END, Flow, Onward, Process, Unrecoverable
-from onward.panel.counting import Start, Starts, numbers
 from onward.panel.page import templates
 from onward.panel.pages import common, home
 from onward.panel.pages.home import BARS, SPARK_HIGH, histogram, spark
+from onward.panel.shown.counting import Start, Starts, numbers
 from onward.process import Condition
 from onward.testing import ManualClock
 from panel.conftest import Panel, entered

@@ -13,8 +13,8 @@ from conftest import IN_MEMORY
 
 from onward import Onward, StoreError
 from onward.actor import Actor
-from onward.panel import live
-from onward.panel.live import APART_S, STREAMS_MAX, Live
+from onward.panel.entry import live
+from onward.panel.entry.live import APART_S, STREAMS_MAX, Live
 from panel.client import Client
 from panel.conftest import Panel, entered
 from panel.scene import FLOWS, Letter

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onward import Onward
-from onward.panel import contents, story
-from onward.panel.timeline import AXIS, Axis, rows_of
-from onward.panel.trouble import error_parts
+from onward.panel.shown import contents, story
+from onward.panel.shown.timeline import AXIS, Axis, rows_of
+from onward.panel.shown.trouble import error_parts
 from onward.process import Entry
 from onward.testing import ManualClock
 from panel.conftest import Panel, entered

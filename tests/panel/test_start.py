@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onward import END, Flow, Onward, Process, stage
-from onward.panel import fields as form
+from onward.panel.shown import fields as form
 from onward.testing import ManualClock
 from panel.conftest import Panel, entered
 from panel.odd import CANARY, NASTY, Doc, Step, docs, filled_file, opened

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from onward.panel.door import METHODS, Door
+from onward.panel.entry.door import METHODS, Door
 from onward.panel.page import Route
 
 STRANGE = ("PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "get", "QUERY")

@@ -130,7 +130,7 @@ def _open(link: str, folder: Path) -> None:
 
 
 def _print_new_user(output: Output, name: str, role: Role) -> None:
-    from onward.panel.enter import new_user
+    from onward.panel.entry.enter import new_user
 
     token, line = new_user(name, role)
     if output.settings.is_json:

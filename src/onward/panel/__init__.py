@@ -8,10 +8,11 @@ from starlette.responses import Response
 
 from onward.app import Onward
 from onward.errors import Forbidden, OnwardError
-from onward.panel import acts, files
-from onward.panel.door import Door
-from onward.panel.enter import Entrance, Keys
-from onward.panel.live import Live
+from onward.panel.acts import act
+from onward.panel.entry import files
+from onward.panel.entry.door import Door
+from onward.panel.entry.enter import Entrance, Keys
+from onward.panel.entry.live import Live
 from onward.panel.page import Authorize, Page, Route, Visit, json_answer
 from onward.panel.pages import attention, audit, bulk, confirm, data, edit, flow, fork, home, move, process, start, workers
 
@@ -31,7 +32,7 @@ PAGES: tuple[Page, ...] = (
     bulk.PAGE,
 )
 # What people do: one POST each.
-ACTS: tuple[Route, ...] = (*acts.ROUTES, *bulk.ROUTES, *data.ROUTES)
+ACTS: tuple[Route, ...] = (*act.ROUTES, *bulk.ROUTES, *data.ROUTES)
 
 
 def panel(app: Onward, *, authorize: Authorize | None = None, hosts: Iterable[str] = ()) -> Door:

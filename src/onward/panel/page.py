@@ -21,7 +21,7 @@ from onward.actor import Actor
 from onward.app import Onward
 from onward.errors import Conflict, Fenced, Forbidden, InvalidData, NotFound, OnwardError, QueryError, Refused, StoreError
 from onward.explain import length
-from onward.panel.body import TurnedAway
+from onward.panel.entry.body import TurnedAway
 from onward.panel.pages.common import frame
 from onward.process import Record
 from onward.telling.text import to_json

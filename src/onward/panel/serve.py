@@ -19,7 +19,7 @@ from onward.app import Onward
 from onward.control import default_actor
 from onward.errors import OnwardError
 from onward.panel import standalone
-from onward.panel.enter import VIA, Keys, Link, Users
+from onward.panel.entry.enter import VIA, Keys, Link, Users
 
 PORT = 8321
 LOCAL = "127.0.0.1"

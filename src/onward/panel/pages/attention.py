@@ -8,10 +8,10 @@ from weakref import WeakKeyDictionary, proxy
 from zlib import crc32
 
 from onward.app import Onward
-from onward.panel.counting import Lately, numbers
 from onward.panel.page import Page, Visit
 from onward.panel.pages.common import counted
-from onward.panel.trouble import error_parts
+from onward.panel.shown.counting import Lately, numbers
+from onward.panel.shown.trouble import error_parts
 from onward.query import exactly, parse, text_of
 from onward.telling import shapes
 from onward.telling.attention import FAILURES_MAX, Attention, Item, attention

@@ -8,7 +8,7 @@ from typing import Any
 from onward.codec import printable
 from onward.errors import InvalidData
 from onward.panel.page import Page, Visit
-from onward.panel.timeline import WORDS
+from onward.panel.shown.timeline import WORDS
 from onward.ports import Place
 from onward.process import ID_CHARS_MAX, Entry
 from onward.telling import shapes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from onward.errors import StoreError
 from onward.explain import LATE, length
-from onward.panel.counting import WAIT_AGAIN_S, Answer, numbers
+from onward.panel.shown.counting import WAIT_AGAIN_S, Answer, numbers
 from onward.ports import Count
 from onward.process import Condition, Record
 from onward.store.urls import shown

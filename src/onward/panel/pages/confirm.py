@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from onward.errors import NotFound
-from onward.panel.offers import ABOUT, ASKED, FORMS, LABELS, TYPED, refusal
 from onward.panel.page import Page, Visit
 from onward.panel.pages.common import described, quoted
 from onward.panel.pages.fork import names_outside
+from onward.panel.shown.offers import ABOUT, ASKED, FORMS, LABELS, TYPED, refusal
 from onward.process import Record
 from onward.query import nearest
 from onward.telling import shapes

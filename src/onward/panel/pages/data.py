@@ -7,9 +7,9 @@ import re
 from starlette.responses import Response
 
 from onward.errors import NotFound
-from onward.panel.contents import contents
 from onward.panel.page import Route, Visit
 from onward.panel.pages.process import asked_version
+from onward.panel.shown.contents import contents
 from onward.telling.text import to_json
 
 NAME_CHARS_MAX = 80

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote_plus
 
-from onward.panel import fields
-from onward.panel.contents import Contents, contents
-from onward.panel.offers import refusal
 from onward.panel.page import Page, Visit
 from onward.panel.pages.common import described, quoted
+from onward.panel.shown import fields
+from onward.panel.shown.contents import Contents, contents
+from onward.panel.shown.offers import refusal
 from onward.process import Record
 from onward.telling import shapes
 from onward.telling.text import to_json

@@ -12,10 +12,10 @@ from onward.errors import NotFound, QueryError
 from onward.explain import length
 from onward.flow import Flow
 from onward.graph.live import Standing, picture
-from onward.panel.counting import numbers
 from onward.panel.page import Page, Visit
 from onward.panel.pages.common import counted, described
 from onward.panel.pages.home import GROUPS
+from onward.panel.shown.counting import numbers
 from onward.ports import Count
 from onward.process import OVER, RESTING, Condition
 from onward.query import QUALIFIERS, Term, exactly, nearest, parse, text_of

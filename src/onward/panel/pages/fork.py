@@ -6,10 +6,10 @@ from typing import Any
 
 from onward import decide
 from onward.errors import NotFound, OnwardError
-from onward.panel.contents import contents
 from onward.panel.page import Page, Visit
 from onward.panel.pages.common import described, quoted
 from onward.panel.pages.process import asked_version, entry_at
+from onward.panel.shown.contents import contents
 from onward.process import OVER, Record
 from onward.telling import shapes
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from onward.app import Onward
 from onward.flow import Flow
-from onward.panel.counting import Start, Starts, numbers
 from onward.panel.page import Page, Visit
 from onward.panel.pages.common import counted, needs_a_person
+from onward.panel.shown.counting import Start, Starts, numbers
 from onward.ports import Count
 from onward.process import Condition
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from onward.decide import declared
 from onward.flow import Flow
-from onward.panel.offers import refusal
 from onward.panel.page import Page, Visit
 from onward.panel.pages.common import described, quoted
+from onward.panel.shown.offers import refusal
 from onward.process import Record
 from onward.telling import shapes
 

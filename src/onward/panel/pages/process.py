@@ -10,12 +10,12 @@ from onward.errors import NotFound
 from onward.explain import explain, length
 from onward.flow import Edge
 from onward.graph.passed import Now, Passed, path_picture, walked
-from onward.panel import contents, timeline
-from onward.panel.offers import misfit, offers
 from onward.panel.page import Page, Visit
 from onward.panel.pages.common import described, quoted
-from onward.panel.story import ENTRIES_MAX, Story, around, story, whole_way
-from onward.panel.trouble import error_parts
+from onward.panel.shown import contents, timeline
+from onward.panel.shown.offers import misfit, offers
+from onward.panel.shown.story import ENTRIES_MAX, Story, around, story, whole_way
+from onward.panel.shown.trouble import error_parts
 from onward.process import Condition, Entry, Record
 from onward.telling import shapes
 from onward.telling.now import what_next

@@ -9,9 +9,9 @@ from typing import Any
 from onward.errors import NotFound
 from onward.flow import Flow
 from onward.intake import takes
-from onward.panel import fields
 from onward.panel.page import Page, Visit
 from onward.panel.pages.common import quoted
+from onward.panel.shown import fields
 from onward.query import nearest
 from onward.secret import as_json, masked
 from onward.telling.text import one_line, to_json

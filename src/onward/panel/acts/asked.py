@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onward.errors import InvalidData
-from onward.panel import fields
-from onward.panel.body import TurnedAway
+from onward.panel.entry.body import TurnedAway
 from onward.panel.page import Visit
+from onward.panel.shown import fields
 
 VERSION_DIGITS_MAX = 18
 _COMMON = frozenset({"verb", "id", "version", "reason", "back", "csrf"})

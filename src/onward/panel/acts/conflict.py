@@ -7,13 +7,13 @@ from typing import Any
 from starlette.responses import Response
 
 from onward.errors import Conflict, OnwardError
-from onward.panel import contents, fields, timeline
-from onward.panel.again import again
-from onward.panel.asked import Asked
-from onward.panel.offers import LABELS, refusal
+from onward.panel.acts.again import again
+from onward.panel.acts.asked import Asked
 from onward.panel.page import Visit, json_answer
 from onward.panel.pages.common import described
-from onward.panel.story import story
+from onward.panel.shown import contents, fields, timeline
+from onward.panel.shown.offers import LABELS, refusal
+from onward.panel.shown.story import story
 from onward.process import Record
 from onward.telling import shapes
 from onward.telling.secrets import restored

@@ -19,8 +19,8 @@ from starlette.responses import Response
 
 from onward.actor import Actor, Role
 from onward.errors import OnwardError
-from onward.panel.body import TurnedAway
-from onward.panel.door import TOKEN_BYTES, give, token_of
+from onward.panel.entry.body import TurnedAway
+from onward.panel.entry.door import TOKEN_BYTES, give, token_of
 from onward.panel.page import Route, Visit, json_answer, log, render, see_other
 from onward.ports import Clock
 from onward.process import Record

@@ -8,11 +8,11 @@ from starlette.responses import Response
 
 from onward.errors import Conflict, InvalidData
 from onward.flow import Flow
-from onward.panel import fields
-from onward.panel.again import again
-from onward.panel.asked import Faults, object_of, text_of, typed_of
+from onward.panel.acts.again import again
+from onward.panel.acts.asked import Faults, object_of, text_of, typed_of
 from onward.panel.page import Visit, json_answer, see_other
 from onward.panel.pages.start import as_command, flow_called, form
+from onward.panel.shown import fields
 from onward.telling import shapes
 from onward.telling.text import one_line
 

@@ -22,8 +22,8 @@ from starlette.types import Receive, Scope, Send
 from onward.actor import Actor, Role
 from onward.app import Onward
 from onward.errors import NotFound
-from onward.panel.body import TurnedAway, check_length, check_type, read_body, read_query
-from onward.panel.live import Live
+from onward.panel.entry.body import TurnedAway, check_length, check_type, read_body, read_query
+from onward.panel.entry.live import Live
 from onward.panel.page import Authorize, Route, Visit, ask, error_answer, log
 from onward.telling.text import one_line
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from onward.errors import StoreError
-from onward.panel.body import TurnedAway
+from onward.panel.entry.body import TurnedAway
 from onward.panel.page import Visit, ask, log
 
 STREAMS_MAX = 100  # pages watched at once; each is a connection that stays open

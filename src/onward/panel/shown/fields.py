@@ -15,7 +15,7 @@ from pydantic.errors import PydanticUserError
 
 from onward.errors import InvalidData
 from onward.flow import Flow
-from onward.panel import body
+from onward.panel.entry import body
 from onward.secret import MARK
 from onward.telling.text import to_json
 

@@ -15,14 +15,15 @@ from onward.app import Onward
 from onward.codec import printable
 from onward.decide import declared
 from onward.errors import Conflict, InvalidData, NotFound
-from onward.panel import contents, drafts, starts
-from onward.panel.again import again
-from onward.panel.asked import Asked, object_of, read_asked, version_of
-from onward.panel.body import QUERY_FIELDS_MAX
-from onward.panel.conflict import conflict, moved_on
-from onward.panel.offers import LABELS, TYPED
+from onward.panel.acts import drafts, starts
+from onward.panel.acts.again import again
+from onward.panel.acts.asked import Asked, object_of, read_asked, version_of
+from onward.panel.acts.conflict import conflict, moved_on
+from onward.panel.entry.body import QUERY_FIELDS_MAX
 from onward.panel.page import Route, Visit, json_answer, see_other
 from onward.panel.pages import confirm, move
+from onward.panel.shown import contents
+from onward.panel.shown.offers import LABELS, TYPED
 from onward.process import Record
 from onward.query import nearest
 from onward.telling import shapes

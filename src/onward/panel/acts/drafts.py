@@ -7,13 +7,13 @@ from typing import Any
 from starlette.responses import Response
 
 from onward.errors import InvalidData, NotFound
-from onward.panel import contents, fields
-from onward.panel.again import again
-from onward.panel.asked import Asked, Faults, object_of, read_asked, typed_of
-from onward.panel.conflict import conflict, moved_on
+from onward.panel.acts.again import again
+from onward.panel.acts.asked import Asked, Faults, object_of, read_asked, typed_of
+from onward.panel.acts.conflict import conflict, moved_on
 from onward.panel.page import Visit, json_answer
 from onward.panel.pages import edit
 from onward.panel.pages.common import described
+from onward.panel.shown import contents, fields
 from onward.process import Record
 from onward.telling import shapes
 from onward.telling.secrets import restored

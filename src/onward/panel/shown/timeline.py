@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from onward.explain import length
-from onward.panel.trouble import error_parts
+from onward.panel.shown.trouble import error_parts
 from onward.process import OVER, Condition, Entry, Record
 from onward.telling import shapes
 from onward.telling.story import Line, folded, took

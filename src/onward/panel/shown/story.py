@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onward.app import Onward
-from onward.panel.timeline import Row, rows_of
+from onward.panel.shown.timeline import Row, rows_of
 from onward.process import Entry
 from onward.telling.story import POLL
 

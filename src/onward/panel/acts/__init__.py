@@ -1,0 +1,1 @@
+"""What people do: each action is one POST, asked of control."""
