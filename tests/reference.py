@@ -96,7 +96,7 @@ class Reference:
     async def release(self, records: Sequence[Record], *, begun: bool) -> None:
         for record in records:
             row = self.rows.get(record.id)
-            if row is not None and row.epoch == record.epoch and row.owner is not None:
+            if row is not None and row.owner is not None and (row.epoch, row.owner) == (record.epoch, record.owner):
                 attempt = row.attempt if begun else max(row.attempt - 1, 0)
                 self.rows[row.id] = replace(row, owner=None, lease_until=None, due_at=self.now, attempt=attempt)
 
@@ -107,9 +107,10 @@ class Reference:
 
     async def record_step(self, record: Record, name: str, result: str) -> None:
         row, kept = self.rows.get(record.id), self.kept.setdefault((record.id, record.transition), {})
-        if row is not None and (row.epoch, row.transition) == (record.epoch, record.transition):
+        is_his = row is not None and row.owner is not None and (row.epoch, row.owner) == (record.epoch, record.owner)
+        if row is not None and is_his and row.transition == record.transition:
             kept.setdefault(name, result)
-        if row is None or row.epoch != record.epoch or kept.get(name) != result:
+        if not is_his or kept.get(name) != result:
             raise Fenced("")
 
     async def steps(self, id: str, transition: int) -> dict[str, str]:
@@ -125,7 +126,8 @@ class Reference:
     def holds(self, record: Record) -> bool:
         """Whether a commit of it would pass the fence."""
         row = self.rows.get(record.id)
-        return row is not None and (row.version, row.epoch) == (record.version, record.epoch) and row.owner is not None
+        fence = (record.version, record.epoch, record.owner)
+        return row is not None and (row.version, row.epoch, row.owner) == fence and row.owner is not None
 
     def _lost(self, held: Mapping[str, int]) -> set[str]:
         return {id for id, epoch in held.items() if id not in self.rows or self.rows[id].epoch != epoch}
@@ -263,9 +265,9 @@ class Reference:
     def _stands_in_the_history(self, record: Record, change: Change) -> bool:
         for entry in self.entries.get(record.id, []):
             if entry.version == record.version + 1:
-                ours = (entry.epoch, entry.to_status, entry.transition, entry.kind, entry.took, entry.reason)
+                ours = (entry.epoch, entry.actor, entry.to_status, entry.transition, entry.kind, entry.took, entry.reason)
                 took = _microseconds(change.took)
-                same = ours == (record.epoch, change.status, change.transition, change.kind, took, change.reason)
+                same = ours == (record.epoch, record.owner, change.status, change.transition, change.kind, took, change.reason)
                 data = [e.data for e in self.entries[record.id] if e.version <= entry.version and e.data is not None][-1]
                 return same and (entry.data is None if change.data is None else data == change.data)
         return False

@@ -26,7 +26,10 @@ from onward import (
     stage,
 )
 from onward.actor import NEEDS, Actor, Role
-from onward.errors import Forbidden
+from onward.clock import SystemClock
+from onward.decide import Returned, decide
+from onward.errors import Fenced, Forbidden
+from onward.store import upkeep_of
 
 
 async def make(job: Job) -> Literal[Step.DONE]:
@@ -272,6 +275,28 @@ async def test_what_was_deleted_is_gone_from_the_file(path: Path, file_url: str)
             await app.delete(id)
     rest = [file for file in path.parent.iterdir() if canary.encode() in file.read_bytes()]
     assert rest == []
+
+
+@pytest.mark.parametrize("url", ["file", "postgres"], indirect=True)
+async def test_who_had_a_process_that_was_pruned_cannot_write_to_the_one_that_bears_its_id_now(url: str) -> None:
+    """Nothing stays of what is pruned, so version and epoch begin anew: whose lease it is tells the two apart."""
+    known, lease = [(FLOW.name, "make")], timedelta(seconds=30)
+    async with opened(FLOW, url=url) as app:
+        await app.start(Job(id="j"))
+        [before] = await app.store.claim(known, "worker-a", 1, lease)
+        await app.stop("j")
+        await upkeep_of(url, SystemClock()).prune(timedelta(0), lambda line: None)
+        await app.start(Job(id="j", note="new"))
+        [now] = await app.store.claim(known, "worker-b", 1, lease)
+        assert (now.version, now.epoch) == (before.version, before.epoch)
+        end = decide(FLOW, before, Returned("done", "{}", None, 0.1))
+        for write in (app.store.commit(before, end), app.store.record_step(before, "upload", '"file-1"')):
+            with pytest.raises(Fenced):
+                await write
+        await app.store.release([before], begun=True)
+        there = await app.get("j")
+        assert (there.condition, there.owner, there.process.note) == (Condition.RUNNING, "worker-b", "new")
+        assert (await app.store.commit(now, decide(FLOW, now, Returned("done", "{}", None, 0.1)))).status == "done"
 
 
 # -- plan, and who may --------------------------------------------------------------------------------------------

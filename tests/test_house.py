@@ -45,6 +45,7 @@ CLOCKS = {  # who reads a clock, and why it is not handed one
     "process.py": "new_id: ids sort by their birth",
     "store/sqlite/files.py": "waits for another program's lock, in real time",
     "testing/contract/hold.py": "measures how soon a store notices something",
+    "testing/contract/work.py": "bounds a claim among many rows that nobody here knows",
     "testing/openai_standin.py": "a server of its own",
     "demo/main.py": "shows people how long it took",
     "demo/show.py": "shows people how long it took",

@@ -221,8 +221,8 @@ SELECT $2::text AS id, $3::integer AS version, $4::integer AS epoch, $5::text::j
        $21::text AS from_status, $22::integer AS attempted, $23::text AS owner
 
 -- name: commit
--- The fence: a worker whose lease was taken over finds another epoch, one that a person overtook another version, and
--- neither writes anything. Row and history cannot be parted: what the update did feeds the insert. Answers the ids written.
+-- The fence: a worker whose lease was taken over finds another epoch, one that a person overtook another version, one whose
+-- process is gone and its id used again another owner, and none of them writes anything. Row and history cannot be parted: what the update did feeds the insert. Answers the ids written.
 WITH item AS MATERIALIZED ({given}),
 moved AS (
     UPDATE onward_process AS p
@@ -237,7 +237,7 @@ moved AS (
            lease_until = CASE WHEN item.goes_on THEN p.lease_until END,
            error = item.error
       FROM item
-     WHERE p.id = item.id AND p.version = item.version AND p.epoch = item.epoch AND p.owner IS NOT NULL
+     WHERE p.id = item.id AND p.version = item.version AND p.epoch = item.epoch AND p.owner = item.owner
  RETURNING p.id, p.version, p.updated_at, item.kind, item.from_status, p.status, p.transition, item.attempted, p.epoch,
            item.owner, item.took, item.reason, CASE WHEN p.changed THEN p.data END AS data),
 written AS (
@@ -259,7 +259,7 @@ SELECT {now}, array_agg(item.id) FROM item
   JOIN onward_history AS h
     ON h.process_id = item.id AND h.version = item.version + 1 AND h.epoch = item.epoch
    AND h.to_status = item.status AND h.transition = item.transition AND h.kind = item.kind
-   AND h.took IS NOT DISTINCT FROM item.took AND h.reason IS NOT DISTINCT FROM item.reason
+   AND h.took IS NOT DISTINCT FROM item.took AND h.reason IS NOT DISTINCT FROM item.reason AND h.actor = item.owner
    AND CASE WHEN item.data IS NULL THEN h.data IS NULL
             ELSE item.data = (SELECT d.data FROM onward_history AS d
                                WHERE d.process_id = h.process_id AND d.version <= h.version AND d.data IS NOT NULL
@@ -312,13 +312,14 @@ SELECT item.id FROM unnest($1::text[], $2::integer[]) AS item (id, epoch) LEFT J
  WHERE p.epoch IS DISTINCT FROM item.epoch
 
 -- name: release
--- $4: whether a handler had begun.
+-- $2 to $4: ids, epochs, owners; $5: whether a handler had begun.
 WITH held AS MATERIALIZED (
-    SELECT p.id FROM onward_process AS p JOIN unnest($2::text[], $3::integer[]) AS item (id, epoch) USING (id, epoch)
-     WHERE p.owner IS NOT NULL ORDER BY p.id FOR NO KEY UPDATE OF p)
+    SELECT p.id FROM onward_process AS p
+      JOIN unnest($2::text[], $3::integer[], $4::text[]) AS item (id, epoch, owner) USING (id, epoch, owner)
+     ORDER BY p.id FOR NO KEY UPDATE OF p)
 UPDATE onward_process AS p
    SET owner = NULL, lease_until = NULL, due_at = {now},
-       attempt = CASE WHEN $4::boolean THEN p.attempt ELSE greatest(p.attempt - 1, 0) END
+       attempt = CASE WHEN $5::boolean THEN p.attempt ELSE greatest(p.attempt - 1, 0) END
  WHERE p.id = ANY (ARRAY(SELECT id FROM held))
 
 -- name: release all but
@@ -328,10 +329,10 @@ UPDATE onward_process AS p SET owner = NULL, lease_until = NULL, attempt = great
 
 -- name: step
 -- Fenced by epoch and visit, not by version: many are recorded at once, and a save between them moves the version on.
--- $2: id, $3: epoch, $4: transition, $5: name, $6: result.
+-- $2: id, $3: epoch, $4: owner, $5: transition, $6: name, $7: result.
 INSERT INTO onward_step (process_id, transition, name, result, at)
-SELECT p.id, p.transition, $5, $6, {now} FROM onward_process AS p
- WHERE p.id = $2 AND p.epoch = $3 AND p.transition = $4
+SELECT p.id, p.transition, $6, $7, {now} FROM onward_process AS p
+ WHERE p.id = $2 AND p.epoch = $3 AND p.owner = $4 AND p.transition = $5
     ON CONFLICT DO NOTHING
 RETURNING name
 

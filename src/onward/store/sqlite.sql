@@ -186,8 +186,8 @@ UPDATE onward_process
 SELECT json_group_array(json_array({columns})) FROM onward_process WHERE id IN (SELECT value FROM json_each(:ids))
 
 -- name: commit
--- The fence: a worker whose lease was taken over finds another epoch, one that a person overtook another version, and
--- neither writes anything. One statement is one transaction here: it is durable when it returns. Where fewer rows changed
+-- The fence: a worker whose lease was taken over finds another epoch, one that a person overtook another version, one whose
+-- process is gone and its id used again another owner, and none of them writes anything. One statement is one transaction here: it is durable when it returns. Where fewer rows changed
 -- than were given, `committed` says which. Short groups are filled up with rows of NULL, which match nothing. ?1 is now.
 UPDATE onward_process AS p
    SET status = item.status, condition = item.condition, data = ifnull(item.data, p.data),
@@ -200,10 +200,10 @@ UPDATE onward_process AS p
        lease_until = CASE item.goes_on WHEN 1 THEN p.lease_until END,
        error = item.error, kind = item.kind, actor = p.owner, took = item.took, reason = item.reason
   FROM (WITH given (id, version, epoch, data, took, transition, moves, status, condition, attempt, polls, cancelling,
-                    due_after, enters, goes_on, error, kind, reason, excused) AS (
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
+                    due_after, enters, goes_on, error, kind, reason, excused, owner) AS (
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
         SELECT * FROM given) AS item
- WHERE p.id = item.id AND p.version = item.version AND p.epoch = item.epoch AND p.owner IS NOT NULL
+ WHERE p.id = item.id AND p.version = item.version AND p.epoch = item.epoch AND p.owner = item.owner
 
 -- name: committed
 -- The places of those items (rows of `given`, above) that stand in the history: ours, even where its answer was lost. The
@@ -212,7 +212,7 @@ SELECT json_group_array(item.key) FROM json_each(:items) AS item
   JOIN onward_history AS h
     ON h.process_id = item.value ->> 0 AND h.version = (item.value ->> 1) + 1 AND h.epoch = item.value ->> 2
    AND h.to_status = item.value ->> 7 AND h.transition = item.value ->> 5 AND h.kind = item.value ->> 16
-   AND h.took IS item.value ->> 4 AND h.reason IS item.value ->> 17
+   AND h.took IS item.value ->> 4 AND h.reason IS item.value ->> 17 AND h.actor = item.value ->> 19
    AND CASE WHEN item.value ->> 3 IS NULL THEN h.data IS NULL
             ELSE item.value ->> 3 = (SELECT d.data FROM onward_history AS d
                                       WHERE d.process_id = h.process_id AND d.version <= h.version AND d.data IS NOT NULL
@@ -257,7 +257,7 @@ SELECT json_group_array(held.value ->> 0) FROM json_each(:held) AS held
 -- name: release
 UPDATE onward_process
    SET owner = NULL, lease_until = NULL, due_at = :now, attempt = CASE WHEN :begun THEN attempt ELSE max(attempt - 1, 0) END
- WHERE (id, epoch) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:held)) AND owner IS NOT NULL
+ WHERE (id, epoch, owner) IN (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(:held))
 
 -- name: release all but
 UPDATE onward_process SET owner = NULL, lease_until = NULL, attempt = max(attempt - 1, 0)
@@ -267,7 +267,7 @@ UPDATE onward_process SET owner = NULL, lease_until = NULL, attempt = max(attemp
 -- Fenced by epoch and visit, not by version: many are recorded at once, and a save between them moves the version on.
 INSERT INTO onward_step (process_id, transition, name, result, at)
 SELECT id, transition, :name, :result, :now FROM onward_process
- WHERE id = :id AND epoch = :epoch AND transition = :transition
+ WHERE id = :id AND epoch = :epoch AND owner = :owner AND transition = :transition
     ON CONFLICT DO NOTHING
 
 -- name: steps

@@ -305,7 +305,7 @@ class PostgresStore:
         return lost
 
     async def release(self, records: Sequence[Record], *, begun: bool) -> None:
-        await self._write("release", [r.id for r in records], [r.epoch for r in records], begun)
+        await self._write("release", [r.id for r in records], [r.epoch for r in records], [r.owner for r in records], begun)
         self._news.tell(at_once=True)
 
     async def release_all_but(self, owner: str, ids: Collection[str], lease: timedelta) -> None:
@@ -313,11 +313,11 @@ class PostgresStore:
         self._news.tell()
 
     async def record_step(self, record: Record, name: str, result: str) -> None:
-        if await self._write("step", record.id, record.epoch, record.transition, name, result):
+        if await self._write("step", record.id, record.epoch, record.owner, record.transition, name, result):
             return
         # No row: fenced, or recorded before by a write whose answer was lost.
         found, recorded = await self.get(record.id), await self.steps(record.id, record.transition)
-        if found is None or found.epoch != record.epoch or recorded.get(name) != result:
+        if found is None or (found.epoch, found.owner) != (record.epoch, record.owner) or recorded.get(name) != result:
             raise Fenced(f"{record.id} is past epoch {record.epoch}; sub-step {name!r} was not recorded")
 
     async def steps(self, id: str, transition: int) -> dict[str, str]:

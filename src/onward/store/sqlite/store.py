@@ -167,7 +167,7 @@ class SqliteStore:
         if change.transaction is not None:
             written: Record = await change.transaction.commit(record, change)
             return written
-        item = Commit(record, change)
+        item = Commit(record, change, record.owner)
         await self._writer.add(item)
         return after(record, change, item.at)
 
@@ -232,7 +232,7 @@ class SqliteStore:
                 raise store_error(self.path, error) from error
 
     async def release(self, records: Sequence[Record], *, begun: bool) -> None:
-        held = json.dumps([(record.id, record.epoch) for record in records])
+        held = json.dumps([(record.id, record.epoch, record.owner) for record in records])
 
         def run(connection: sqlite3.Connection) -> None:
             connection.execute(SQL["release"], {"held": held, "begun": begun, "now": micros(self._clock.now())})
@@ -249,13 +249,15 @@ class SqliteStore:
 
     async def record_step(self, record: Record, name: str, result: str) -> None:
         def run(connection: sqlite3.Connection) -> None:
-            values = {"id": record.id, "epoch": record.epoch, "transition": record.transition, "name": name, "result": result}
-            if connection.execute(SQL["step"], {**values, "now": micros(self._clock.now())}).rowcount:
+            whose = {"id": record.id, "epoch": record.epoch, "owner": record.owner, "transition": record.transition}
+            if connection.execute(
+                SQL["step"], {**whose, "name": name, "result": result, "now": micros(self._clock.now())}
+            ).rowcount:
                 return
             # No row: fenced, or recorded before by a write whose answer was lost.
             found = _records(connection, "get", self._clock.now(), id=record.id)
             recorded = dict(_list(connection, "steps", id=record.id, transition=record.transition))
-            if not found or found[0].epoch != record.epoch or recorded.get(name) != result:
+            if not found or (found[0].epoch, found[0].owner) != (record.epoch, record.owner) or recorded.get(name) != result:
                 raise Fenced(f"{record.id} is past epoch {record.epoch}; sub-step {name!r} was not recorded")
 
         await self._write(run)
@@ -408,7 +410,7 @@ def _entry(row: Sequence[Any]) -> Entry:
     return Entry(id, version, instant(at), kind, source, target, transition, attempt, epoch, actor, seconds, reason, data)
 
 
-_COMMIT_WIDTH = 19
+_COMMIT_WIDTH = 20
 _COMMIT_ROW = "(" + ", ".join("?" * _COMMIT_WIDTH) + ")"
 _by_id = operator.attrgetter("id")
 

@@ -71,7 +71,7 @@ class Turn:
             raise RolledBack(f"the database rolled the handler's transaction back{why}")
 
     async def commit(self, record: Record, change: Change) -> Record:
-        item = Commit(record, change)
+        item = Commit(record, change, record.owner)
         if not self._order(item):
             raise self._gone()
         await item
