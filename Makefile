@@ -7,7 +7,7 @@ BIN  := $(VENV)/bin
 
 help:
 	@echo "make demo         the main job on documents, its worker killed half-way (no key, no account, no cost)"
-	@echo "make test         everything that proves it: lint, types, tests, real crashes (about 13 minutes)"
+	@echo "make test         everything that proves it: lint, types, tests, real crashes (about 12 minutes)"
 	@echo "make fast         the same without the minute-long crash loops"
 	@echo "make bench        how fast it is, beside the bare limit of this machine"
 	@echo "make screenshots  docs/images/panel-*.png anew, from a real run in a real browser"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import pty
@@ -20,6 +21,8 @@ import pytest
 from cli_project import Project, shop
 
 import onward
+from onward.cli.settings import Settings
+from onward.cli.target import find_app
 
 PATIENCE_S = 20.0
 ONWARD = [sys.executable, "-m", "onward"]
@@ -253,3 +256,30 @@ app = Onward("sqlite:///stuck.db", flows=[Flow(Job, {{Status.WORK: work, Status.
         [*ONWARD, "--app", "stuck:app", "explain", "a"], cwd=tmp_path, check=True, capture_output=True, text=True
     )
     assert "is due" in shown.stdout or "is ready" in shown.stdout or "runs attempt" in shown.stdout
+
+
+def test_ctrl_c_stops_what_a_query_began_and_what_was_done_stays_done(project: Project) -> None:
+    number = 1_000
+
+    async def hold() -> Any:
+        async with find_app(Settings()) as app:
+            await app.start_many(app.make("match", {}, f"match-{n:04}") for n in range(number))
+            for n in range(number):
+                await app.pause(f"match-{n:04}")
+
+    async def ended() -> Any:
+        async with find_app(Settings()) as app:
+            [bulk] = await app.find("flow:onward_bulk")
+            return bulk, len(await app.find("flow:match is:paused", limit=1_000))
+
+    asyncio.run(hold())
+    program = begin("resume", "--query", "flow:match is:paused")
+    deadline = time.monotonic() + PATIENCE_S
+    while project.json("ls", "flow:match", "is:ready", "--count")["count"] < 100:
+        assert program.poll() is None and time.monotonic() < deadline, program.communicate()
+    program.send_signal(signal.SIGINT)
+    _, said = program.communicate(timeout=PATIENCE_S)
+    bulk, paused = asyncio.run(ended())
+    assert program.returncode == 130 and f"stopped; what was done stays done: onward show {bulk.id}" in said
+    assert bulk.condition is onward.Condition.CANCELLED
+    assert 0 < paused < number
