@@ -32,7 +32,7 @@ def _rewrite(block: str, *, sqlite: tuple[str, str], postgres: tuple[str, str]) 
 
 def fence_by_version_only() -> None:
     """A worker that was taken over may commit as long as nobody else has."""
-    fence = "AND p.epoch = item.epoch", ""
+    fence = "AND p.epoch = item.epoch AND p.owner = item.owner", ""
     _rewrite("commit", sqlite=fence, postgres=fence)
 
 
@@ -49,8 +49,8 @@ def claim_what_others_have() -> None:
 
 def release_what_others_have() -> None:
     """A lease is given back though it has become somebody else's."""
-    pairs = "(id, epoch) IN (SELECT value ->> 0, value ->> 1 FROM"
-    _rewrite("release", sqlite=(pairs, "id IN (SELECT value ->> 0 FROM"), postgres=("USING (id, epoch)", "USING (id)"))
+    lease = "(id, epoch, owner) IN (SELECT value ->> 0, value ->> 1, value ->> 2 FROM"
+    _rewrite("release", sqlite=(lease, "id IN (SELECT value ->> 0 FROM"), postgres=("USING (id, epoch, owner)", "USING (id)"))
 
 
 def act_without_a_new_epoch() -> None:
