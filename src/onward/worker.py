@@ -63,6 +63,9 @@ class _Held:
 class Worker:
     """One worker of one event loop. `owner` names this life of it: a restarted worker is another one."""
 
+    heart = Heartbeat
+    idle_max_s = IDLE_MAX_S
+
     def __init__(
         self,
         flows: Mapping[str, Flow[Any]],
@@ -137,7 +140,7 @@ class Worker:
         resources = {flow.name: await equipment.enter_async_context(flow.lifespan()) for flow in flows if flow.lifespan}
         self._tools = Tools(self._store, resources, _in_threads(threads), self._clock.monotonic, self._seldom)
         self._heartbeat = equipment.enter_context(
-            Heartbeat(self._store, self.owner, self._lease, self._to_renew, self._lost, self._clock.monotonic, self._seldom)
+            self.heart(self._store, self.owner, self._lease, self._to_renew, self._lost, self._clock.monotonic, self._seldom)
         )
 
     async def _work(self, until_idle: bool) -> None:
@@ -176,7 +179,7 @@ class Worker:
         False, at once, if `until_idle` and there is nothing to wait for: nothing is due, and nothing ever will be.
         """
         waits = [
-            asyncio.ensure_future(self._store.wait_for_change(IDLE_MAX_S)),
+            asyncio.ensure_future(self._store.wait_for_change(self.idle_max_s)),
             asyncio.ensure_future(self._wakeup.wait()),
         ]
         try:
@@ -188,7 +191,7 @@ class Worker:
                 epochs = {id: held.record.epoch for id, held in self._held.items()}
                 self._lost({id: epochs[id] for id in await self._store.taken_away(epochs)})
             full = len(self._held) >= self._concurrency
-            timeout = IDLE_MAX_S if due is None or full else min(IDLE_MAX_S, due.total_seconds())
+            timeout = self.idle_max_s if due is None or full else min(self.idle_max_s, due.total_seconds())
             if timeout <= 0:  # it has become due since the claim; or another worker is taking it at this moment
                 timeout, self._in_vain = AGAIN_S if self._in_vain else 0.0, True
             await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)

@@ -107,7 +107,7 @@ def no_heartbeat() -> None:
 
 def keep_what_was_rolled_back() -> None:
     """What a failed handler wrote in its transaction stays."""
-    close, rollback = vars(turn_module)["_close"], PostgresTransaction.rollback
+    close, rollback = vars(turn_module)["close"], PostgresTransaction.rollback
 
     def commit_and_close(connection: sqlite3.Connection) -> None:
         connection.set_authorizer(None)
@@ -119,7 +119,7 @@ def keep_what_was_rolled_back() -> None:
             await self.connection.execute("COMMIT")
         await rollback(self)
 
-    turn_module._close = commit_and_close
+    turn_module.close = commit_and_close
     PostgresTransaction.rollback = commit_and_roll_back  # type: ignore[method-assign]
 
 

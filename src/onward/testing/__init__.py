@@ -1,6 +1,5 @@
-"""What ships for tests: a clock to turn by hand, and the contract that every store keeps.
-
-`StoreContract` needs pytest, and is imported only when it is asked for.
+"""What ships for tests: a world in virtual time, proofs by crashing, scripts for Hypothesis, a clock to turn by hand, and the
+contract of stores. Each is imported only when it is asked for: some need pytest or Hypothesis.
 """
 
 from __future__ import annotations
@@ -8,23 +7,37 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from onward.testing.clock import ManualClock
-
 if TYPE_CHECKING:
+    from onward.testing.clock import ManualClock
     from onward.testing.contract import StoreContract
+    from onward.testing.scripts import outcomes
+    from onward.testing.world import World, run, run_to_rest
 
-__all__ = ["ManualClock", "StoreContract"]
-
-_CONTRACT = "onward.testing.contract"
+__all__ = ["ManualClock", "StoreContract", "World", "outcomes", "run", "run_to_rest"]
 
 
 def __getattr__(name: str) -> Any:
-    if name != "StoreContract":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if _CONTRACT not in sys.modules:
+    match name:
+        case "ManualClock":
+            from onward.testing.clock import ManualClock as found
+        case "World" | "run" | "run_to_rest":
+            from onward.testing import world
+
+            return getattr(world, name)
+        case "outcomes":
+            from onward.testing.scripts import outcomes as found
+        case "StoreContract":
+            return _contract()
+        case _:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return found
+
+
+def _contract() -> Any:
+    if "onward.testing.contract" not in sys.modules:
         import pytest
 
-        pytest.register_assert_rewrite(_CONTRACT)  # so that a failure shows what differs, as in a test file
+        pytest.register_assert_rewrite("onward.testing.contract")  # so that a failure shows what differs, as in a test file
     from onward.testing.contract import StoreContract
 
     return StoreContract

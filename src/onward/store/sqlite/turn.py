@@ -111,7 +111,7 @@ class Turn:
         except sqlite3.ProgrammingError:  # closed by the handler; there is nothing left to be done with it
             return 0
         finally:
-            _close(connection)
+            close(connection)
 
     def end(self, error: StoreError | None) -> None:
         self.error = error
@@ -172,7 +172,7 @@ class Turn:
             return
 
 
-def _close(connection: sqlite3.Connection) -> None:
+def close(connection: sqlite3.Connection) -> None:
     try:
         connection.set_authorizer(None)
         if connection.in_transaction:
