@@ -75,7 +75,7 @@ async def h(p: Ladder) -> Literal[Step.DONE]:
 
 
 LADDER = Flow(Ladder, {Step.A: a, Step.B: b, Step.C: c, Step.D: d, Step.E: e, Step.F: f, Step.G: g, Step.H: h, Step.DONE: END})
-KNOWN = [(LADDER.name, status) for status in LADDER.statuses if not LADDER.is_end(status)]
+KNOWN = LADDER.handled
 
 
 class Turn(StrEnum):

@@ -17,6 +17,9 @@ import asyncpg
 import postgres
 from engine import CLAIM, CLAIMS, CONCURRENT, claim_times, fleet, ladders, lonely, recovery
 from figures import Figure, Figures, Row, verdict
+from gate import ROWS as GATE_ROWS
+from gate import gate
+from gate import rows as gate_table
 from ladder import DATA, KNOWN, LADDER, STAGES, app, fill
 from pages import CONDITION, ERROR, LONG, ROWS, STATUS, pages
 from pages import rows as pages_table
@@ -252,7 +255,7 @@ class Desk:
     async def plan(self) -> str:
         """That of the claim's very text, as the server keeps it for a session of ours: made without a look at the values."""
         await self._connection.execute(f"PREPARE claim AS {SQL['claim']}")
-        known = json.dumps({LADDER.name: [status for _, status in KNOWN]})
+        known = json.dumps({LADDER.name: [f"{version} {status}" for _, status, version in KNOWN]})
         lines = await self._connection.fetch(
             f"EXPLAIN (COSTS OFF) EXECUTE claim(NULL, '{known}', 'bench', interval '30 s', 100, 1)"
         )
@@ -336,6 +339,14 @@ async def pages_of_a_million(place: str) -> Figures:
     return await pages(place, make)
 
 
+async def gate_of_a_million(place: str) -> Figures:
+    await make_tables(place)
+    async with desk(place) as it:
+        await it.make("p", "ready", GATE_ROWS)
+        await it.settle()
+    return await gate(place)
+
+
 FIGURES: Mapping[str, Figure] = {
     "pgbench": pgbench,
     "bare group": bare_group,
@@ -352,11 +363,19 @@ FIGURES: Mapping[str, Figure] = {
     "claims": claims,
     "claims, history": claims_beside_history,
     "pages": pages_of_a_million,
+    "gate": gate_of_a_million,
 }
 
 
 def table(found: dict[str, Figures]) -> list[Row]:
-    return [*_throughput(found), *_alone(found), *_after_a_kill(found), *_claims(found), *pages_table(found["pages"])]
+    return [
+        *_throughput(found),
+        *_alone(found),
+        *_after_a_kill(found),
+        *_claims(found),
+        *pages_table(found["pages"]),
+        *gate_table(found["gate"]),
+    ]
 
 
 def _throughput(found: dict[str, Figures]) -> list[Row]:

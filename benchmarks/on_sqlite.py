@@ -11,6 +11,9 @@ from pathlib import Path
 
 from engine import CONCURRENT, claim_times, ladders, lonely, recovery
 from figures import Figure, Figures, Row, verdict
+from gate import ROWS as GATE_ROWS
+from gate import gate
+from gate import rows as gate_table
 from ladder import DATA, STAGES, app, fill
 from pages import CONDITION, ERROR, LONG, ROWS, STATUS, pages
 from pages import rows as pages_table
@@ -184,6 +187,17 @@ async def pages_of_a_million(place: str) -> Figures:
     return await pages(url(place), make)
 
 
+async def gate_of_a_million(place: str) -> Figures:
+    async with app(url(place)):
+        pass
+    now = int(time.time() * 1e6)
+    connection = sqlite3.connect(f"{place}/bench.db", isolation_level=None)
+    connection.execute(DUE, {"number": GATE_ROWS, "condition": "ready", "data": DATA, "now": now, "at": now})
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    return await gate(url(place))
+
+
 FIGURES: Mapping[str, Figure] = {
     "bare group": bare_group,
     "bare group, shuffled": bare_shuffled,
@@ -195,6 +209,7 @@ FIGURES: Mapping[str, Figure] = {
     "memory, 10,000 processes": memory,
     "claims": claims,
     "pages": pages_of_a_million,
+    "gate": gate_of_a_million,
 }
 
 
@@ -236,4 +251,5 @@ def table(found: dict[str, Figures]) -> list[Row]:
             verdict("flat within 1.5x", due[1] <= 1.5 * due[0]),
         ),
         *pages_table(found["pages"]),
+        *gate_table(found["gate"]),
     ]

@@ -50,8 +50,8 @@ def _spelled(text: str) -> str:
 
 
 async def data_at(store: Store, id: str, version: int) -> str | None:
-    text = await store.data_at(id, version)
-    return None if text is None else _spelled(text)
+    kept = await store.data_at(id, version)
+    return None if kept is None else f"{kept.version} {_spelled(kept.data)}"
 
 
 def same(what: str, one: Any, other: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from onward.decide import Change
 from onward.errors import Conflict, Fenced, NotFound, StoreError
-from onward.ports import Clock, Count, Known, Lease, NewProcess, Place, Search
+from onward.ports import WALK_CHARS, Clock, Count, Kept, Known, Lease, NewProcess, Place, Search
 from onward.process import OVER, RESTING, Condition, Entry, Record
 from onward.query import Term, is_exact, pieces
 
@@ -52,7 +52,7 @@ class Reference:
         found = []
         for row in self.rows.values():
             since = _since(row)
-            if since is not None and since <= self.now and (row.flow, row.status) in set(known) and (not ids or row.id in ids):
+            if since is not None and since <= self.now and _is_known(row, known) and (not ids or row.id in ids):
                 found.append((since, row))
         return sorted(found, key=lambda one: one[0])
 
@@ -79,7 +79,7 @@ class Reference:
         else:
             row = self.rows[record.id]
             stays = row.owner if change.goes_on else None
-            self._write(row, change, row.owner, change.reason, owner=stays, data=change.data)
+            self._write(row, change, row.owner, change.reason, owner=stays, data_version=record.data_version)
         keeps = {"owner": record.owner, "lease_until": record.lease_until} if change.goes_on else {}
         data = record.data if change.data is None else change.data
         losses = record.losses if change.kind == "saved" else 0
@@ -117,7 +117,7 @@ class Reference:
         return dict(self.kept.get((id, transition), {}))
 
     async def next_due(self, known: Known) -> timedelta | None:
-        times = [since for row in self.rows.values() if (row.flow, row.status) in set(known) and (since := _since(row))]
+        times = [since for row in self.rows.values() if _is_known(row, known) and (since := _since(row))]
         return min(times) - self.now if times else None
 
     async def taken_away(self, held: Mapping[str, int]) -> set[str]:
@@ -141,8 +141,10 @@ class Reference:
             if verdicts[-1]:
                 what = (new.id, new.flow, new.status, Condition.READY, new.data)
                 epoch = max((entry.epoch for entry in self.gone(new.id)), default=0)
-                self.rows[new.id] = Record(*what, 0, epoch, 0, 0, 0, 0, False, now, now, now, now, None, None, None, now)
-                first = Entry(new.id, 0, now, new.kind, None, new.status, 0, 0, epoch, actor, None, new.reason, new.data)
+                row = Record(*what, 0, epoch, 0, 0, 0, 0, False, now, now, now, now, None, None, None, now)
+                self.rows[new.id] = replace(row, data_version=new.data_version)
+                kept = (new.reason, new.data, new.data_version)
+                first = Entry(new.id, 0, now, new.kind, None, new.status, 0, 0, epoch, actor, None, *kept)
                 self.entries.setdefault(new.id, []).append(first)
         return verdicts
 
@@ -150,7 +152,7 @@ class Reference:
         row = self._still(record)
         if change.transition == row.transition:  # a claim may have counted one more since the person looked
             change = replace(change, attempt=row.attempt)
-        self._write(replace(row, epoch=row.epoch + 1), change, actor, reason, owner=None, data=change.data)
+        self._write(replace(row, epoch=row.epoch + 1), change, actor, reason, owner=None, data_version=record.data_version)
         return self.seen(self.rows[row.id])
 
     async def delete(self, record: Record, actor: str, reason: str | None) -> None:
@@ -182,7 +184,7 @@ class Reference:
         rows, walked = self._after_before(search), _walked(search)
         if walked is not None and search.looks:
             rows = [row for row in rows if walked(row)][: search.looks]
-        found = [row for row in rows if all(holds(term, row, search.known) != term.negated for term in search.terms)]
+        found = [row for row in rows if all(holds(term, row, search) != term.negated for term in search.terms)]
         return [replace(row, data="") if search.light else row for row in found[: search.limit]]
 
     async def past(self, search: Search) -> str:
@@ -221,35 +223,48 @@ class Reference:
         return [replace(entry, data=None if entry.data is None else "") for entry in entries[:limit]]
 
     async def counts(self) -> list[Count]:
-        groups: dict[tuple[str, str, Condition], list[datetime]] = {}
+        groups: dict[tuple[str, str, Condition, int], list[datetime]] = {}
         for row in map(self.seen, self.rows.values()):
-            groups.setdefault((row.flow, row.status, row.condition), []).append(row.entered_at)
-        return [Count(*key, len(groups[key]), min(groups[key])) for key in sorted(groups)]
+            groups.setdefault((row.flow, row.status, row.condition, row.data_version), []).append(row.entered_at)
+        return [Count(*key[:3], len(groups[key]), min(groups[key]), key[3]) for key in sorted(groups)]
 
     async def history(self, id: str, after: int = -1, limit: int = 1_000) -> list[Entry]:
         return [entry for entry in self.entries.get(id, []) if entry.version > after][:limit]
 
-    async def data_at(self, id: str, version: int) -> str | None:
+    async def data_at(self, id: str, version: int) -> Kept | None:
         entries = self.entries.get(id, [])
         if version not in {entry.version for entry in entries}:
             return None
-        return [entry.data for entry in entries if entry.version <= version and entry.data is not None][-1]
+        return [Kept(e.data, e.data_version) for e in entries if e.version <= version and e.data is not None][-1]
+
+    async def walk(self, after: str, limit: int) -> list[Record]:
+        found: list[Record] = []
+        rows = sorted(map(self.seen, self.rows.values()), key=lambda row: row.id.encode())
+        for row in [row for row in rows if row.id.encode() > after.encode()][:limit]:
+            found.append(replace(row, data="") if row.condition in OVER else row)
+            if sum(len(one.data) for one in found) > WALK_CHARS:
+                break
+        return found
 
     # -- a commit ---------------------------------------------------------------------------------------------
 
-    def _write(self, row: Record, change: Change, actor: str, reason: str | None, *, owner: str | None, data: str | None) -> None:
+    def _write(
+        self, row: Record, change: Change, actor: str, reason: str | None, *, owner: str | None, data_version: int
+    ) -> None:
         """Row and history as one, or StoreError where nobody would ever take the row again, or nobody should have it."""
         if (change.due_after is None) != (change.condition in RESTING) or (change.due_after is None and owner is not None):
             raise StoreError("")
         losses = row.losses if change.kind == "saved" else 0
         new = self._after(
-            row, change, losses=losses, data=row.data if data is None else data,
+            row, change, losses=losses, data=row.data if change.data is None else change.data,
+            data_version=row.data_version if change.data is None else data_version,
             owner=owner, lease_until=None if owner is None else row.lease_until,
         )  # fmt: skip
         self.rows[row.id] = new
+        same = (new.data, new.data_version) == (row.data, row.data_version)
         self.entries[row.id].append(
             Entry(row.id, new.version, new.updated_at, change.kind, row.status, new.status, new.transition, row.attempt,
-                  row.epoch, actor, _microseconds(change.took), reason, None if new.data == row.data else new.data)
+                  row.epoch, actor, _microseconds(change.took), reason, None if same else new.data, new.data_version)
         )  # fmt: skip
 
     def _after(self, row: Record, change: Change, **other: Any) -> Record:
@@ -296,16 +311,20 @@ def _in_data(record: Record, path: tuple[str, ...]) -> str | None:
 
 
 def _condition(record: Record, known: Known | None) -> Condition:
-    orphaned = known is not None and (record.flow, record.status) not in known and record.condition not in OVER
+    orphaned = known is not None and not _is_known(record, known) and record.condition not in OVER
     return Condition.ORPHANED if orphaned else record.condition
 
 
-def holds(term: Term, record: Record, known: Known | None) -> bool:
+def _is_known(row: Record, known: Known) -> bool:
+    return (row.flow, row.status, row.data_version) in set(known)
+
+
+def holds(term: Term, record: Record, search: Search) -> bool:
     """What a term means, once more and in plain Python."""
     values = term.values
     match term.qualifier:
         case "is":
-            return _condition(record, known) in term.conditions
+            return _condition(record, search.known) in term.conditions
         case "error":
             return record.error is not None and any(_found(record.error, one, anywhere=True, folded=True) for one in values)
         case "":
@@ -316,7 +335,10 @@ def holds(term: Term, record: Record, known: Known | None) -> bool:
             return text is not None and any(_found(text, one) for one in values)
         case "worker":
             return record.owner is not None and any(_found(record.owner, one) for one in values)
-        case "flow" | "status" | "id" as column:
+        case "status":
+            names = [record.status, *(new for flow, old, new in search.renamed if (flow, old) == (record.flow, record.status))]
+            return any(_found(name, one) for name in names for one in values)
+        case "flow" | "id" as column:
             return any(_found(getattr(record, column), one) for one in values)
         case "attempt" | "version" as column:
             return bool(term.bounds[0] <= getattr(record, column) <= term.bounds[1])

@@ -300,7 +300,7 @@ async def test_past_its_deadline_and_untouched_is_stuck_where_others_are_being_w
         await app.start_many([Trip(id="slow-1"), Trip(id="other")])
         clock.advance(2 * HOUR)
         assert kinds(await found_in(app)) == ["nobody"]
-        await app.store.claim([("trip", "book")], "worker-1", 1, HOUR, ["other"])
+        await app.store.claim([("trip", "book", 1)], "worker-1", 1, HOUR, ["other"])
         await app.start_many([Trip(id="new")])
         [item] = (await found_in(app)).items
         assert item.kind == "stuck" and "its deadline is 1 h" in item.sentence
@@ -335,7 +335,7 @@ async def test_a_lease_that_ran_out_is_seen_until_somebody_takes_over(url: str) 
     clock = a_clock()
     async with opened(trips(), url=url, clock=clock) as app:
         await app.start_many([Trip(id="a"), Trip(id="b")])
-        await app.store.claim([("trip", "book")], "worker-dead", 1, MINUTE, ["a"])
+        await app.store.claim([("trip", "book", 1)], "worker-dead", 1, MINUTE, ["a"])
         clock.advance(MINUTE + 2 * LATE)
         assert kinds(await found_in(app)) == ["nobody", "lease"]
         assert await ids_of(app, (await found_in(app)).items[1].query) == {"a"}

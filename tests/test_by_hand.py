@@ -129,7 +129,7 @@ async def test_move_knows_the_statuses_of_its_flow_only(url: str) -> None:
 async def test_move_and_edit_leave_a_running_process_alone(url: str) -> None:
     async with opened(FLOW, url=url) as app:
         await app.start(Job(id="j"))
-        await app.store.claim([(FLOW.name, "make")], "worker-1", 1, timedelta(seconds=30))
+        await app.store.claim([(FLOW.name, "make", 1)], "worker-1", 1, timedelta(seconds=30))
         for act in (app.move("j", "done"), app.edit("j", {"note": "new"})):
             with pytest.raises(Refused, match="worker-1 is running make") as caught:
                 await act
@@ -280,7 +280,7 @@ async def test_what_was_deleted_is_gone_from_the_file(path: Path, file_url: str)
 @pytest.mark.parametrize("url", ["file", "postgres"], indirect=True)
 async def test_who_had_a_process_that_was_pruned_cannot_write_to_the_one_that_bears_its_id_now(url: str) -> None:
     """Nothing stays of what is pruned, so version and epoch begin anew: whose lease it is tells the two apart."""
-    known, lease = [(FLOW.name, "make")], timedelta(seconds=30)
+    known, lease = [(FLOW.name, "make", 1)], timedelta(seconds=30)
     async with opened(FLOW, url=url) as app:
         await app.start(Job(id="j"))
         [before] = await app.store.claim(known, "worker-a", 1, lease)
@@ -356,10 +356,10 @@ async def test_each_role_may_do_what_it_may_and_nothing_else(verb: str, role: Ro
 
 def _failed(app: Onward) -> Any:
     async def fail(id: str) -> None:
-        [record] = await app.store.claim([("trip", "travel")], "w", 1, timedelta(seconds=9), [id]) or [None]  # type: ignore[list-item]
+        [record] = await app.store.claim([("trip", "travel", 1)], "w", 1, timedelta(seconds=9), [id]) or [None]  # type: ignore[list-item]
         if record is None:
             await app.wake(id)
-            [record] = await app.store.claim([("trip", "travel")], "w", 1, timedelta(seconds=9), [id])
+            [record] = await app.store.claim([("trip", "travel", 1)], "w", 1, timedelta(seconds=9), [id])
         from onward.decide import Failed, decide
 
         await app.store.commit(record, decide(app.flows["trip"], record, Failed("broken", 0.1, permanent=True)))

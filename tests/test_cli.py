@@ -522,10 +522,12 @@ STATS = {
             "check/1",
             {
                 "app": "str",
-                "flows": [{"name": "str", "statuses": ["str"]}],
+                "flows": [{"name": "str", "statuses": ["str"], "version": "int"}],
                 "warnings": ["str"],
                 "store": "str",
+                "processes": "int",
                 "misfits": [],
+                "late": [],
                 "ok": "bool",
             },
         ),

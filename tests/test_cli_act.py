@@ -119,8 +119,8 @@ def test_check_finds_rows_that_no_longer_fit_the_code(project: Project) -> None:
     connection.close()
     misfits = project.json("check", code=1)["misfits"]
     assert [(m["flow"], m["status"], m["number"], m["problem"]) for m in misfits] == [
-        ("gift", "placed", 1, "this code has no such flow"),
-        ("purchase", "wrapped", 1, "the flow has no such status"),
+        ("gift", "placed", 1, "this code has no flow 'gift'"),
+        ("purchase", "wrapped", 1, "the flow purchase has no status 'wrapped'"),
         ("purchase", "placed", 2, "its data does not fit Purchase: item: Input should be a valid string"),
     ]
     assert {m["sample"] for m in misfits} <= {"gone-1", "old-1", "tea-1", "tea-2"}
@@ -145,7 +145,7 @@ def test_doctor_tells_facts_without_secrets(project: Project, monkeypatch: pytes
         "versions.sqlite: ",
         "store.mode: 600",
         "store.journal: wal",
-        "store.schema: 3",
+        "store.schema: 4",
         "processes.conditions: ready 1",
     ):
         assert fact in told

@@ -128,7 +128,7 @@ def test_rates_are_told_in_the_unit_in_which_they_are_one_or_more(number: int, w
 
 async def claim(url: str, owner: str, lease: timedelta, *ids: str) -> None:
     async with Onward(url, []) as app:
-        assert len(await app.store.claim([("purchase", "placed")], owner, 10, lease, ids)) == len(ids)
+        assert len(await app.store.claim([("purchase", "placed", 1)], owner, 10, lease, ids)) == len(ids)
 
 
 def test_workers_tells_who_holds_what_and_who_is_gone(project: Project) -> None:

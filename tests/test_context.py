@@ -849,7 +849,7 @@ async def test_one_who_was_overtaken_cannot_commit_though_the_rival_has_written_
 
     async def make(job: Job, ctx: Context) -> Literal[Step.DONE]:
         async with opened(url=file_url, clock=later) as rival:
-            assert await rival.store.claim([("job", "make")], "rival", 1, timedelta(minutes=5))
+            assert await rival.store.claim([("job", "make", 1)], "rival", 1, timedelta(minutes=5))
         job.note = "too late"
         if ask == "save":
             await ctx.save()

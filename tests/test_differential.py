@@ -1,5 +1,6 @@
 """One behaviour: the same sequence of verbs gives the same answers and leaves the same rows, history and steps behind in
-SQLite, in PostgreSQL and in a reference model of a few dictionaries. RELIABILITY.md I26 and T2.
+SQLite, in PostgreSQL, in the SQLite of simulations, which has no thread, and in a reference model of a few dictionaries.
+RELIABILITY.md I26 and T2.
 
 Each verb's answers are compared, errors and their words included, and then all rows, and what is new in the history of the
 processes that it was about; at the end of a sequence everything, as another worker reads it. Where stores may differ:
@@ -46,6 +47,7 @@ from onward.ports import Known, NewProcess, Place, Search, Store
 from onward.process import OVER, Condition, Record
 from onward.query import beginning, exactly, parse
 from onward.store import open_store, upkeep_of
+from onward.store.sqlite.store import SqliteStore
 from onward.testing import ManualClock
 
 SEED = os.environ.get("ONWARD_DIFFERENTIAL_SEED")
@@ -95,7 +97,12 @@ FLOWS = {
     "parcel": Flow(Parcel, TABLE, name="parcel", on_cancel=Post.BACK),
     "letter": Flow(Parcel, TABLE, name="letter"),  # cancelled, it ends at once
 }
-EVERYTHING = [(flow, status.value) for flow in FLOWS for status in Post if status is not Post.DONE]
+# What new code knows. Old code knows no other version of data than the first, and leaves rows of the second alone.
+EVERYTHING = [(flow, status.value, version) for flow in FLOWS for status in Post if status is not Post.DONE for version in (1, 2)]
+OLD = [each for each in EVERYTHING if each[2] == 1]
+RENAMED = st.lists(
+    st.tuples(st.sampled_from([*FLOWS, "no such"]), st.sampled_from(["packed", "sent"]), st.sampled_from(Post)), max_size=2
+)
 
 IDS = ["p%1", "p_1", "é", "a", "b", "B", "𝄞", "10", "9"]
 NO_SUCH = "no such"
@@ -106,7 +113,9 @@ SHORT, LONG, ANY_LEASE = timedelta(seconds=4), timedelta(seconds=30), timedelta(
 OWNERS, ACTORS = st.sampled_from(["worker-a", "worker-b"]), st.sampled_from(["ann", "bob"])
 LEASES = st.sampled_from([SHORT, LONG])
 REASONS = st.sampled_from([None, "why \n\tnot: é"])
-KNOWN = st.just(EVERYTHING) | st.lists(st.sampled_from([*EVERYTHING, ("parcel", NO_SUCH), (NO_SUCH, "packed")]), max_size=6)
+KNOWN = st.sampled_from([EVERYTHING, OLD]) | st.lists(
+    st.sampled_from([*EVERYTHING, ("parcel", NO_SUCH, 1), (NO_SUCH, "packed", 1)]), max_size=6
+)
 NOTHING: st.SearchStrategy[list[Any]] = st.just([])
 SOME_IDS = st.lists(st.sampled_from([*IDS, NO_SUCH]), max_size=4, unique=True)
 LIMITS = st.integers(1, 4)
@@ -115,7 +124,7 @@ RARELY = st.sampled_from([False] * 9 + [True])
 NEW = st.builds(
     NewProcess, st.sampled_from(IDS), st.sampled_from([*FLOWS, NO_SUCH]),
     st.sampled_from(["packed", "sent", "sent", NO_SUCH]), st.sampled_from(DATA),
-    st.sampled_from(["started", "started by hand", "forked"]), REASONS,
+    st.sampled_from(["started", "started by hand", "forked"]), REASONS, st.sampled_from([1, 1, 2]),
 )  # fmt: skip
 EVERY_ROW = Search(limit=1_000)
 HOW = st.sampled_from(["fresh", "fresh", "claimed meanwhile", "moved on meanwhile", NO_SUCH])
@@ -134,7 +143,9 @@ ACTS: dict[str, Callable[[Record, str, Post], Change]] = {  # with the words of 
 
 
 class Stores:
-    """The two databases, each with two handles, as two workers would have them. They outlive the sequences."""
+    """The databases, each with two handles, as two workers would have them. They outlive the sequences. That of simulations is in
+    the memory of one program: both handles are one.
+    """
 
     def __init__(self, path: Path, postgres_url: str) -> None:
         self.clock, self.loop = ManualClock(), asyncio.new_event_loop()
@@ -151,6 +162,8 @@ class Stores:
 
     async def open(self) -> None:
         await upkeep_of(self.urls[1], self.clock).upgrade(print)
+        self.simulated = SqliteStore(":memory:", self.clock, inline=True)
+        await self.simulated.open()
         self.handles = [await self.worker(), await self.worker()]
         self._sqlite = sqlite3.connect(self.path, isolation_level=None)
         self._postgres = await asyncpg.connect(self.dsn)
@@ -159,11 +172,12 @@ class Stores:
         stores = [open_store(url, self.clock) for url in self.urls]
         for store in stores:
             await store.open()
-        return stores
+        return [*stores, self.simulated]
 
     async def another(self, handle: int) -> None:
         for store in self.handles[handle]:
-            await store.close()
+            if store is not self.simulated:
+                await store.close()
         self.handles[handle] = await self.worker()
 
     async def close(self) -> None:
@@ -176,6 +190,7 @@ class Stores:
         self.clock.jump(self.began_at - self.clock.now())
         for table in ("onward_process", "onward_history", "onward_step"):
             self._sqlite.execute(f"DELETE FROM {table}")
+            await self.simulated._write(lambda connection, table=table: connection.execute(f"DELETE FROM {table}"))
             await self._postgres.execute(f"DELETE FROM {table}")
 
 
@@ -208,8 +223,9 @@ class Differential(RuleBasedStateMachine):
             stores = self.stores.handles[self.handle]
             return [await answer_of(verb(self.model)), *await asyncio.gather(*(answer_of(verb(store)) for store in stores))]
 
-        expected, sqlite, postgres = self.run(answers())
+        expected, sqlite, postgres, simulated = self.run(answers())
         same(f"{what}: SQLite and PostgreSQL", sqlite, postgres)
+        same(f"{what}: SQLite and that of simulations", sqlite, simulated)
         same(f"{what}: the model and the stores", expected, sqlite)
         self.alike = True
         return expected
@@ -308,7 +324,7 @@ class Differential(RuleBasedStateMachine):
         """All at once, as workers do: each has its own verdict. Of one process one, for which of two wins is not to be told.
         Answers those that go on.
         """
-        group = {record.id: record for record in records if (record.flow, record.status) in EVERYTHING}
+        group = {record.id: self.as_code_reads_it(data, record) for record in records if _is_handled(record)}
         items = [(record, self.change(data, record)) for record in group.values()]
         if not items:
             return []
@@ -316,6 +332,9 @@ class Differential(RuleBasedStateMachine):
         done = [(*item, answer) for item, answer in zip(items, answers, strict=True) if isinstance(answer, Record)]
         for record, change, answer in done:
             self.happened[f"commit {change.kind}"] += 1
+            before, after = self.model.entries[record.id][-2:]
+            self.happened["commit: upgraded"] += before.data_version < after.data_version
+            self.happened["commit: upgraded, no data"] += before.data_version < record.data_version and change.data is None
             self.happened["commit: finished"] += change.condition is Condition.FINISHED
             self.happened["commit: in a group"] += len(items) > 1
             self.seen.append(answer)
@@ -331,8 +350,8 @@ class Differential(RuleBasedStateMachine):
 
     @rule(data=st.data(), gives_up=st.booleans())
     def commit_in_a_transaction(self, data: st.DataObject, gives_up: bool) -> None:
-        record = self.pick(data)
-        if (record.flow, record.status) not in EVERYTHING or decide.overdue(FLOWS[record.flow], record):
+        record = self.as_code_reads_it(data, self.pick(data))
+        if not _is_handled(record) or decide.overdue(FLOWS[record.flow], record):
             return  # no handler runs
         change = self.change(data, record, ["returned"])
 
@@ -450,20 +469,22 @@ class Differential(RuleBasedStateMachine):
         limit=st.integers(1, 5),
         looks=st.sampled_from([0, 0, 0, 1, 2]),
         known=st.none() | KNOWN,
+        renamed=RENAMED,
     )
     def find(
         self, flows: list[str], statuses: list[str], conditions: list[str], prefix: str, other: str, before: str, limit: int,
-        looks: int, known: Known | None,
+        looks: int, known: Known | None, renamed: list[tuple[str, str, str]],
     ) -> None:  # fmt: skip
         asked = {"flow": flows, "status": statuses, "is": conditions}
         terms = [*parse(other), *(exactly(name, *values) for name, values in asked.items() if values)]
         terms += [beginning("id", prefix)] if prefix else []
-        search = Search(terms, before, limit, looks=looks, known=known)
+        search = Search(terms, before, limit, looks=looks, known=known, renamed=renamed)
         found = self.ask("find", lambda store: store.find(search))
         self.happened["find: something"] += bool(found)
         if looks:
             self.happened["past: more"] += self.ask("past", lambda store: store.past(search)) != ""
         self.ask("counts", lambda store: store.counts())
+        self.happened["walk: something"] += bool(self.ask("walk", lambda store: store.walk(before, limit)))
         self.happened["leases: something"] += bool(self.ask("leases", lambda store: store.leases()))
         page = self.ask("acts", lambda store: store.acts(self.place, limit))
         self.happened["acts: something"] += bool(page)
@@ -495,6 +516,10 @@ class Differential(RuleBasedStateMachine):
             self.run(self.stores.another(self.handle))
             self.happened["another worker"] += 1
         self.handle = 1 - self.handle
+
+    def as_code_reads_it(self, data: st.DataObject, record: Record) -> Record:
+        """Old code as it is, new code upgraded: what that writes has the second version."""
+        return replace(record, data_version=max(record.data_version, data.draw(st.sampled_from([1, 1, 2]), "code")))
 
     # -- what somebody has in his hands -----------------------------------------------------------------------
 
@@ -533,6 +558,10 @@ class Differential(RuleBasedStateMachine):
         return replace(change, condition=Condition.WAITING, due_after=None) if what == "wrong" else change
 
 
+def _is_handled(record: Record) -> bool:
+    return (record.flow, record.status, record.data_version) in EVERYTHING
+
+
 def _what_fits(act: str, record: Record, text: str = "", to: Post = Post.PACKED) -> Change | None:
     try:
         return ACTS[act](record, text, to)
@@ -543,7 +572,8 @@ def _what_fits(act: str, record: Record, text: str = "", to: Post = Post.PACKED)
 WANTED = [
     "insert", "insert: known", "insert: forked", "insert: after a deletion", "claim", "claim: taken over", "claim: suspect",
     "commit moved", "commit saved", "commit not yet", "commit retry", "commit failed", "commit gave up", "commit deadline",
-    "commit rolled back", "commit: finished", "commit: in a group", "commit: Fenced", "commit: StoreError",
+    "commit rolled back", "commit: upgraded", "commit: upgraded, no data", "walk: something",
+    "commit: finished", "commit: in a group", "commit: Fenced", "commit: StoreError",
     "commit again", "commit again: Fenced", "commit in a transaction", "commit in a transaction: Fenced", "rollback",
     *(f"act {act}" for act in ACTS), "act edit: other data", "act: Conflict", "act: NotFound", "act: claimed meanwhile",
     "delete", "delete: Conflict", "delete: NotFound", "delete: with steps", "delete: again",

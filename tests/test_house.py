@@ -26,7 +26,7 @@ LINES_MAX = 500  # what a newcomer reads in one sitting
 # From below upwards. Imports go down, or stay on their floor; motors and plugs stand side by side and never meet.
 FLOORS: list[dict[str, list[str]]] = [
     {"words": ["errors", "process", "actor", "secret"]},
-    {"law": ["flow", "codec", "query", "intake", "decide", "explain", "graph"]},
+    {"law": ["versions", "flow", "codec", "query", "intake", "decide", "explain", "bounds", "graph"]},
     {"sockets": ["ports"]},
     {"motors": ["drive", "attempt", "context", "worker", "heartbeat", "control", "clock", "observe"], "plugs": ["store"]},
     {"hosts": ["app", "bulk", "testing", "__init__"]},

@@ -65,6 +65,17 @@ class TestInMemory(SqliteContract):
         await store.close()
 
 
+class TestInline(SqliteContract):
+    """The one of simulations, which has no thread: it is no other store."""
+
+    @pytest.fixture
+    async def store(self, clock: ManualClock):
+        store = SqliteStore(":memory:", clock, inline=True)
+        await store.open()
+        yield store
+        await store.close()
+
+
 class TestOnAFile(SqliteContract):
     @pytest.fixture
     async def store(self, clock: ManualClock, tmp_path: Path):
@@ -253,7 +264,7 @@ async def test_a_database_of_a_newer_onward_is_refused_and_left_as_it_is(path: P
     before = list(raw.iterdump())
     raw.close()
     error = await refused(path)
-    assert "schema 99" in str(error) and "knows schema 3" in str(error) and "upgrade" in error.hint
+    assert "schema 99" in str(error) and "knows schema 4" in str(error) and "upgrade" in error.hint
     raw = sqlite3.connect(path)
     assert list(raw.iterdump()) == before
     raw.close()

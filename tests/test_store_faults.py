@@ -209,7 +209,7 @@ async def test_data_that_cannot_be_read_keeps_its_bytes_and_holds_up_nobody(
     assert len(await store.find(Search())) == sum(count.number for count in await store.counts()) == 3
     assert len(await store.history("bad")) == 2
     data = await store.data_at("bad", 1)
-    assert data is not None and data.encode("utf-8", "surrogateescape") == before[0][3]
+    assert data is not None and data.data.encode("utf-8", "surrogateescape") == before[0][3]
     row = await store.get("bad")
     assert row is not None
     await store.act(row, not_yet(row), "ann", "once more")
@@ -557,7 +557,7 @@ async def test_a_row_with_an_impossible_instant_holds_up_nobody(tmp_path: Path) 
         raw.commit()
         raw.close()
         assert {record.id for record in await store.find(Search())} == {"good", "spoiled"}
-        assert {record.id for record in await store.claim([("f", "s")], "w", 10, timedelta(seconds=5))} == {"good", "spoiled"}
+        assert {record.id for record in await store.claim([("f", "s", 1)], "w", 10, timedelta(seconds=5))} == {"good", "spoiled"}
     finally:
         await store.close()
 

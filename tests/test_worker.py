@@ -42,7 +42,7 @@ from onward.decide import MOVES_MAX, Change
 from onward.store.sqlite.store import SqliteStore
 from onward.testing import ManualClock
 
-KNOWN = [("job", "make")]
+KNOWN = [("job", "make", 1)]
 
 
 async def make(job: Job) -> Literal[Step.DONE]:

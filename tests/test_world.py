@@ -1,4 +1,4 @@
-"""Virtual time: the real kernel and the real store, without threads and without waiting; programs in it live and die by command."""
+"""Virtual time: the real kernel and store, without threads and without waiting; programs that live and die by command."""
 
 from __future__ import annotations
 

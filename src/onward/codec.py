@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from onward.errors import InvalidData
 from onward.flow import Flow
+from onward.process import Record
 from onward.secret import Hider
 
 PAYLOAD_MAX = 1_000_000  # characters of JSON in one row; larger things belong in a file store, named by the row
@@ -72,12 +73,71 @@ def decode(flow: Flow[Any], id: str, status: str, data: str) -> Any:
         process = flow.model.__pydantic_validator__.validate_json(text, by_alias=False, by_name=True)
     except ValidationError as error:
         said = _faults(error, _hiding(flow, text))
-        raise InvalidData(f"{flow.name} {id}: its data does not fit {flow.model.__name__}: {said}") from None
+        refused = InvalidData(f"{flow.name} {id}: its data does not fit {flow.model.__name__}: {said}")
+        refused.fields = _fields(error)
+        raise refused from None
     except Exception as error:
         raise InvalidData(f"{flow.name} {id}: its data cannot be read: {_said(error, _hiding(flow, text))}") from None
     if process.id != id or process.status != status:  # a name twice in one object: the last one wins
         raise InvalidData(f"{flow.name} {id}: its data holds another id or status than its row")
     return process
+
+
+# -- what older code left behind ----------------------------------------------------------------------------------
+
+
+def named(flow: Flow[Any], record: Record) -> Record:
+    """The same record, its status by the name that it has now."""
+    if record.status in flow.renamed:
+        record.was, record.status = record.status, flow.renamed[record.status]
+    return record
+
+
+def typed(flow: Flow[Any], record: Record) -> Any:
+    """The typed process of a row whose status is `named`; the record has the upgraded data after that. Raises InvalidData, and
+    then the record is as it was.
+    """
+    if record.data_version != flow.version:
+        data = upgraded(flow, record.id, record.data, record.data_version)
+        process = decode(flow, record.id, record.status, data)
+        record.data, record.data_version = data, flow.version
+        return process
+    return decode(flow, record.id, record.status, record.data)
+
+
+def upgraded(flow: Flow[Any], id: str, data: str, version: int) -> str:
+    """The JSON of that version as it is in the flow's own. Raises InvalidData, which names the step that failed."""
+    if not flow.oldest <= version <= flow.version:
+        raise InvalidData(f"{flow.name} {id}: {unread(flow, version)}")
+    if version == flow.version:
+        return data
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidData(f"{flow.name} {id}: its data cannot be read: {_said(error, _hiding(flow, data))}") from None
+    if not isinstance(values, dict):
+        raise InvalidData(f"{flow.name} {id}: its data is no JSON object: {printable(data, 40)!r}")
+    for step in range(version, flow.version):
+        try:
+            values = flow.upgrade[step](values)
+            _refuse_no_object(values)
+        except (Exception, SystemExit) as error:  # the user's code; what it does ends no worker
+            said = _raised(error, _hiding(flow, data))
+            raise InvalidData(f"{flow.name} {id}: upgrade[{step}], of its data to version {step + 1}, failed: {said}") from None
+    return json.dumps(values, separators=(",", ":"))
+
+
+def unread(flow: Flow[Any], version: int) -> str:
+    """Why data of that version are not for this code."""
+    if version > flow.version:
+        return f"its data has version {version}, and this code reads no newer one than {flow.version}"
+    return f"its data has version {version}, and this code has no upgrade from it: it begins at {flow.oldest}"
+
+
+def _refuse_no_object(values: object) -> None:
+    if not isinstance(values, dict):
+        raise TypeError(f"it returned {type(values).__name__} and not the data, a dict")
+    json.dumps(values, allow_nan=False)
 
 
 def _hiding(flow: Flow[Any], text: str) -> Hider:
@@ -116,10 +176,21 @@ def _refuse_replaced(flow: Flow[Any], id: str, process: Any, copy: Any) -> None:
 
 
 def _said(error: Exception, hide: Hider) -> str:
+    return _raised(error, hide, by_name=not isinstance(error, ValueError))
+
+
+def _raised(error: BaseException, hide: Hider, *, by_name: bool = True) -> str:
+    name = type(error).__name__
     try:
-        return printable(hide(str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"))
-    except Exception:
-        return type(error).__name__
+        return printable(hide(f"{name}: {error}" if by_name else str(error)))
+    except Exception:  # its __str__ is the user's code as well
+        return name
+
+
+def _fields(error: ValidationError) -> tuple[str, ...]:
+    """Which they are, each once, the places in a list as one: `files.*.name`."""
+    places = (one["loc"] for one in error.errors(include_url=False, include_input=False, include_context=False))
+    return tuple(sorted({".".join("*" if isinstance(step, int) else printable(step, 80) for step in place) for place in places}))
 
 
 def _faults(error: ValidationError, hide: Hider) -> str:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from onward import decide
 from onward.actor import NEEDS, Actor, refuse_unless_allowed
-from onward.codec import decode, encode, printable
+from onward.codec import decode, encode, named, printable, typed, upgraded
 from onward.decide import Change
 from onward.errors import Conflict, InvalidData, NotFound, OnwardError, Refused
 from onward.explain import explain
@@ -59,7 +59,10 @@ class Control:
 
     def flow_of(self, record: Record) -> Flow[Any] | None:
         """None where the code at hand has no such flow."""
-        return self.flows.get(record.flow) or self.own.get(record.flow)
+        return self._by_name(record.flow)
+
+    def _by_name(self, name: str) -> Flow[Any] | None:
+        return self.flows.get(name) or self.own.get(name)
 
     # -- starting ---------------------------------------------------------------------------------------------
 
@@ -123,7 +126,7 @@ class Control:
                 f"{flow.name} {process.id}: started at its end, status {status.value!r}, it would be over before it began"
             )
         data, _ = encode(flow, process, process.id, status.value)
-        return NewProcess(process.id, flow.name, status.value, data)
+        return NewProcess(process.id, flow.name, status.value, data, data_version=flow.version)
 
     async def _same_input(self, row: NewProcess, connection: Any) -> None:
         entries = await self.store.history(row.id, limit=1, connection=connection)
@@ -133,12 +136,13 @@ class Control:
                 f"process {row.id} exists already; with what input it was started is no longer in its history, which was pruned",
                 hint=f"use another id, or look at it: onward show {row.id}",
             )
-        first = entries[0]
-        same = record.flow == row.flow and first.to_status == row.status
-        if same and first.data != row.data:  # as the model of today reads it: a new field with a default is no other input
-            flow = self.flows[row.flow]
+        first, flow = entries[0], self._by_name(row.flow)
+        same = record.flow == row.flow and flow is not None and flow.today(first.to_status) == row.status
+        if same and flow is not None and first.data != row.data:
+            # As the model of today reads it: a new field with a default is no other input, nor is what only had to be upgraded.
             try:
-                same = decode(flow, row.id, row.status, first.data or "") == decode(flow, row.id, row.status, row.data)
+                data = upgraded(flow, row.id, first.data or "", first.data_version)
+                same = decode(flow, row.id, row.status, data) == decode(flow, row.id, row.status, row.data)
             except InvalidData:
                 same = False
         if not same:
@@ -193,7 +197,8 @@ class Control:
         terms = [*(parse(query) if isinstance(query, str) else query)]
         terms += [exactly(name, *(printable(str(one)) for one in values)) for name, values in asked.items() if values]
         terms += [beginning("id", printable(prefix))] if prefix else []
-        search = Search(terms, printable(before), limit, light, max(looks, 0), self._known())
+        renamed = [(flow.name, old, new) for flow in self.flows.values() for old, new in flow.renamed.items()]
+        search = Search(terms, printable(before), limit, light, max(looks, 0), self._known(), renamed)
         return [self._seen(record, light=light) for record in await self.store.find(search)]
 
     async def past(self, before: str, rows: int, query: str | Iterable[Term] = "") -> str:
@@ -207,12 +212,13 @@ class Control:
         """How many processes of each flow stand at which status in which condition."""
         counts: dict[tuple[str, str, Condition], Count] = {}
         for count in await self.store.counts():
-            condition = self._condition(count.flow, count.status, count.condition)
-            key = (count.flow, count.status, condition)
+            condition = self._condition(count.flow, count.status, count.data_version, count.condition)
+            flow = None if condition is Condition.ORPHANED else self._by_name(count.flow)
+            key = (count.flow, count.status if flow is None else flow.today(count.status), condition)
             known = counts.get(key)
             number = count.number + (known.number if known else 0)
             oldest = min(count.oldest, known.oldest) if known else count.oldest
-            counts[key] = Count(count.flow, count.status, condition, number, oldest)
+            counts[key] = Count(*key, number, oldest)
         return list(counts.values())
 
     async def history(self, id: str, *, after: int = -1, limit: int = PAGE_MAX, light: bool = False) -> list[Entry]:
@@ -221,19 +227,31 @@ class Control:
         return await self.store.history(id, min(max(after, -1), record.version), min(max(limit, 1), PAGE_MAX), light=light)
 
     async def data_at(self, id: str, version: int) -> Any:
-        """The data as it was after that version, as plain JSON values. NotFound, or InvalidData where it is no JSON."""
+        """The data as it was after that version, as plain JSON values: what older code wrote is upgraded, as this code would read
+        it. NotFound, or InvalidData where it is no JSON or cannot be upgraded.
+        """
         record = await self._row(id)
-        data = await self.store.data_at(id, version) if 0 <= version <= record.version else None
-        if data is None:
+        kept = await self.store.data_at(id, version) if 0 <= version <= record.version else None
+        if kept is None:
             raise NotFound(
                 f"process {id} has no version {version}; its last one is {record.version}", hint=f"onward history {id}"
             )
+        flow = self.flow_of(record)
+        data = kept.data if flow is None else upgraded(flow, id, *kept)
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
             raise InvalidData(
                 f"{record.flow} {id}: its data at version {version} cannot be read: {printable(str(error))}"
             ) from None
+
+    async def text_at(self, record: Record, version: int) -> str | None:
+        """The same as the JSON itself, for who only shows it: as it is kept, where it cannot be upgraded. None: there is none."""
+        kept, flow = await self.store.data_at(record.id, version), self.flow_of(record)
+        try:
+            return None if kept is None else kept.data if flow is None else upgraded(flow, record.id, *kept)
+        except InvalidData:
+            return kept.data if kept else None
 
     async def explain(self, id: str) -> str:
         """One sentence: why it is not moving. NotFound."""
@@ -288,7 +306,7 @@ class Control:
         refuse_unless_allowed(actor, "fork")
         record = self._seen(await self._row(id))
         flow, at = self._flow(record), record.version if at is None else at
-        status = await self._status_at(record, at)
+        status = flow.today(await self._status_at(record, at))
         decide.fork(flow, record, status, at)
         process = read(flow, await self.data_at(id, at), make_id() if new_id is None else new_id, status)
         why = f"from {id} at version {at}" + (f": {reason}" if reason else "")
@@ -353,6 +371,7 @@ class Control:
         decide.refuse_edit(record)
         flow = self._flow(record)
         process = read(flow, data, record.id, record.status)
+        record.data_version = flow.version  # of the data that come, whatever becomes of those that were
         return decide.edit(record, *encode(flow, process, record.id, record.status))
 
     async def _status_at(self, record: Record, version: int) -> str:
@@ -402,26 +421,28 @@ class Control:
             raise NotFound(f"this app has no flow {record.flow!r}", hint="run it with the app that has: --app module:attr")
         return flow
 
-    def _condition(self, flow: str, status: str, condition: Condition) -> Condition:
-        if not self.flows:  # a tool that has only the store: it knows no code that could be missing
+    def _condition(self, flow: str, status: str, version: int, condition: Condition) -> Condition:
+        if not self.flows or condition in OVER:  # without flows it is a tool that has only the store: it misses no code
             return condition
-        known = self.flows.get(flow) or self.own.get(flow)
-        return condition if (known is not None and status in known.stages) or condition in OVER else Condition.ORPHANED
+        known = self._by_name(flow)
+        return condition if known is not None and known.knows(status, version) else Condition.ORPHANED
 
-    def _known(self) -> list[tuple[str, str]] | None:
+    def _known(self) -> list[tuple[str, str, int]] | None:
         """What this code can move. None where it is a tool that has only the store."""
         if not self.flows:
             return None
-        return [(flow.name, status) for flow in (*self.flows.values(), *self.own.values()) for status in flow.stages]
+        return [each for flow in (*self.flows.values(), *self.own.values()) for each in flow.known]
 
     def _seen(self, record: Record, *, light: bool = False) -> Record:
-        record.condition = self._condition(record.flow, record.status, record.condition)
+        record.condition = self._condition(record.flow, record.status, record.data_version, record.condition)
         flow = self.flow_of(record)
-        if flow is not None and not light and record.condition is not Condition.ORPHANED:
-            try:
-                record.process = decode(flow, record.id, record.status, record.data)
-            except InvalidData as error:
-                record.error = record.error or str(error)
+        if flow is not None and record.condition is not Condition.ORPHANED:
+            named(flow, record)
+            if not light:
+                try:
+                    record.process = typed(flow, record)
+                except InvalidData as error:
+                    record.error = record.error or str(error)
         return record
 
 

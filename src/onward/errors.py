@@ -47,7 +47,11 @@ class FlowError(OnwardError):
 
 
 class InvalidData(OnwardError):
-    """Data that the model refuses; the message names each field. What was stored before is untouched."""
+    """Data that the model refuses; the message names each field, and so does `fields`, as far as it is a matter of fields. What
+    was stored before is untouched.
+    """
+
+    fields: tuple[str, ...] = ()
 
 
 class Conflict(OnwardError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from onward.codec import printable
+from onward.codec import printable, unread
 from onward.flow import Flow
 from onward.process import Condition, Record
 
@@ -35,12 +35,7 @@ def _sentence(record: Record, flow: Flow[Any] | None) -> str:
         case Condition.PAUSED:
             return f"{head}: a person paused it {since} ago; `onward resume {record.id}` lets it go on."
         case Condition.ORPHANED:
-            why = (
-                f"this code has no flow {record.flow!r}"
-                if flow is None
-                else f"the flow {record.flow} has no status {record.status!r}"
-            )
-            return f"{head}: {why}, so it is left alone until a worker comes that knows it."
+            return f"{head}: {unknown(record, flow)}, so it is left alone until a worker comes that knows it."
         case Condition.RUNNING:
             after = f"should it die, another worker may go on {_until(record, record.lease_until)}"
             return f"{head}: {record.owner or 'a worker'} runs attempt {record.attempt} of {_name(line)}; {after}."
@@ -61,6 +56,17 @@ def _sentence(record: Record, flow: Flow[Any] | None) -> str:
             if late > LATE:
                 return f"{head}: it has been due for {length(late)} and no worker took it; start one with `onward run`."
             return f"{head}: it is due now, and the next free worker takes it."
+
+
+def unknown(record: Record, flow: Flow[Any] | None) -> str:
+    """Why code that has this flow, or none, leaves the row alone."""
+    if flow is None:
+        return f"this code has no flow {record.flow!r}"
+    if flow.today(record.status) not in flow.stages:
+        return f"the flow {record.flow} has no status {record.status!r}"
+    if not flow.oldest <= record.data_version <= flow.version:
+        return unread(flow, record.data_version)
+    return f"its status {record.status!r} is called {flow.today(record.status)!r} now, an END, and it is not over"
 
 
 def length(duration: timedelta) -> str:

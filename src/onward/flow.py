@@ -22,6 +22,7 @@ from zlib import crc32
 
 from onward.errors import DELAY_MAX, FlowError
 from onward.process import Process
+from onward.versions import Upgrade, faults_of
 
 S = TypeVar("S", bound=StrEnum)
 S_co = TypeVar("S_co", bound=StrEnum, covariant=True)
@@ -121,6 +122,7 @@ class Stage(Generic[S_co]):
 
 
 _RETRY = Retry()
+_NOTHING: Mapping[Any, Any] = {}
 
 
 def stage(
@@ -165,6 +167,10 @@ class Flow(Generic[S]):
     `on_cancel` is the status at which a cancelled process goes on, so that its clean-up runs. `lifespan` is a function
     that returns an async context manager: entered once per worker, what it yields is `ctx.resources` in every handler.
     `name` is kept in every row (default: the model's name in snake_case): to rename the model, give the old name here.
+
+    For processes in flight: `version` is that of the model's data, and `upgrade={1: f}` makes data of version 1 those of
+    version 2: `f` takes them as a dict of JSON values, without id and status, and returns them. It may run any number of
+    times. `renamed={"old name": Status.NEW}` is for rows at a status that has another name now.
     """
 
     def __init__(
@@ -175,6 +181,9 @@ class Flow(Generic[S]):
         on_cancel: S | None = None,
         lifespan: Lifespan | None = None,
         name: str | None = None,
+        version: int = 1,
+        upgrade: Mapping[int, Upgrade] = _NOTHING,
+        renamed: Mapping[str, S] = _NOTHING,
     ) -> None:
         self.model = model
         self.name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", getattr(model, "__name__", str(model))).lower()
@@ -187,8 +196,12 @@ class Flow(Generic[S]):
         self.start = ""
         self.on_cancel: str | None = None
         _Reader(self, table, caller, faults).read(on_cancel)
+        faults += faults_of(version, upgrade, renamed, self.status_type)
         if faults:
             raise FlowError(self.name, faults)
+        self.version, self.upgrade = version, dict(upgrade)
+        self.oldest = min(upgrade, default=version)  # the first version of the data that it can read
+        self.renamed: dict[str, str] = {str(old): new.value for old, new in renamed.items()}
 
     @property
     def statuses(self) -> tuple[str, ...]:
@@ -196,9 +209,26 @@ class Flow(Generic[S]):
         return tuple(self.stages)
 
     @property
-    def handled(self) -> list[tuple[str, str]]:
-        """What code that has this flow can move: its name with each status that has a handler."""
-        return [(self.name, status) for status, line in self.stages.items() if line is not None]
+    def handled(self) -> list[tuple[str, str, int]]:
+        """What code that has this flow can move: its name with each status that has a handler, also by an old name, and each
+        version of data that it reads.
+        """
+        return [(flow, status, version) for flow, status, version in self.known if self.stages[self.today(status)] is not None]
+
+    @property
+    def known(self) -> list[tuple[str, str, int]]:
+        """The same with the statuses that are an END. Not so an old name of an END: who stands there is over, or lost."""
+        names = [*self.stages, *(old for old, new in self.renamed.items() if self.stages[new] is not None)]
+        return [(self.name, status, version) for status in names for version in range(self.oldest, self.version + 1)]
+
+    def knows(self, status: str, version: int) -> bool:
+        """Whether it is one of those that are known."""
+        is_known = status in self.stages or self.stages.get(self.today(status)) is not None
+        return is_known and self.oldest <= version <= self.version
+
+    def today(self, status: str) -> str:
+        """What that status is called now."""
+        return self.renamed.get(status, status)
 
     def is_end(self, status: str) -> bool:
         return self.stages[status] is None

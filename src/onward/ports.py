@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from onward.decide import Change
 from onward.process import Condition, Entry, Record
@@ -47,6 +47,7 @@ class NewProcess:
     data: str
     kind: str = "started"
     reason: str | None = None
+    data_version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Search:
 
     `before` is the id after which a page goes on. `light`: '' stands for the data. `looks`: at most so many rows of the list
     that it goes through are looked at, 0: all of them. `known` is what the caller's code can move, as in `Store`: other rows are
-    orphaned, unless they are over; None: none is.
+    orphaned, unless they are over; None: none is. `renamed` is (flow, old name, new name): a search for the new one finds both.
     """
 
     terms: Sequence[Term] = ()
@@ -64,17 +65,28 @@ class Search:
     light: bool = False
     looks: int = 0
     known: Known | None = None
+    renamed: Collection[tuple[str, str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """So many processes of one flow stand at this status in this condition; `oldest` entered its stage first."""
+    """So many processes of one flow stand at this status in this condition, with data of this version; `oldest` entered its
+    stage first.
+    """
 
     flow: str
     status: str
     condition: Condition
     number: int
     oldest: datetime
+    data_version: int = 1
+
+
+class Kept(NamedTuple):
+    """The JSON of a process's data, and its version."""
+
+    data: str
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +126,9 @@ class Transaction(Protocol):
 class Store(Protocol):
     """Where rows live. Durations come in; the store makes the instants, by its own clock.
 
-    Whatever cannot be done now raises StoreError and has done nothing. `known` is the (flow, status) pairs that the
-    caller's code can move: others are neither claimed nor changed. `onward.testing.StoreContract` says the rest.
+    Whatever cannot be done now raises StoreError and has done nothing. `known` is the (flow, status, version of data) that the
+    caller's code can move: others are neither claimed nor changed. A write without data leaves data and their version as they
+    are; one with data gives them the `data_version` of its record. `onward.testing.StoreContract` says the rest.
     """
 
     async def open(self) -> None: ...
@@ -196,8 +209,13 @@ class Store(Protocol):
     ) -> list[Entry]:
         """The history after version `after`, oldest first. `light`: where an entry has data, '' stands for it."""
 
-    async def data_at(self, id: str, version: int) -> str | None:
+    async def data_at(self, id: str, version: int) -> Kept | None:
         """The data after that version; None if there is no such version."""
+
+    async def walk(self, after: str, limit: int) -> list[Record]:
+        """All there is, a part at a time: what comes after that id in the order of ids, at most `limit` of it and, for the sake
+        of memory, not much more than WALK_CHARS of data. Of what is over '' stands for the data. Empty: that was all.
+        """
 
     async def next_due(self, known: Known) -> timedelta | None:
         """How long until something can be claimed (zero or less: now); None if nothing ever will be."""
@@ -259,5 +277,6 @@ class Upkeep(Protocol):
 
 
 Tell = Callable[[str], None]
-Known = Collection[tuple[str, str]]
+Known = Collection[tuple[str, str, int]]
+WALK_CHARS = 2_000_000  # of data, after which a part of a walk ends
 Place = tuple[datetime, str, int]  # of an entry among those of all processes: its instant, the process's id, its version

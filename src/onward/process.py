@@ -107,7 +107,9 @@ class Record:
     as_of: datetime
     excused: int = 0  # of these attempts, how many no longer count: before the last "not yet", or before a person's retry
     losses: int = 0  # how often in a row its worker was lost without an outcome
+    data_version: int = 1  # of `data`, and of what a commit writes: once the data are upgraded in memory, that of the flow
     process: Any = None
+    was: str = ""  # the status as it stands in the row, where the flow has another name for it now
 
     @property
     def tries(self) -> int:
@@ -124,7 +126,8 @@ class Record:
 class Entry:
     """One line of a process's history: what commit number `version` did, who did it and why.
 
-    `data` is the JSON after that commit, or None where it did not change. `took` is the attempt's length in seconds.
+    `data` is the JSON after that commit, or None where it did not change, and `data_version` the version of the process's data.
+    `took` is the attempt's length in seconds.
     """
 
     process_id: str
@@ -140,3 +143,4 @@ class Entry:
     took: float | None
     reason: str | None
     data: str | None = field(repr=False)
+    data_version: int = 1

@@ -145,8 +145,8 @@ class Hider:
         return bool(self._secrets)
 
     def learn(self, data: str) -> None:
-        """From the JSON of a row; where it is none, nothing."""
-        if self._asked and KEY in data:
+        """From the JSON of a row, also where the model of today has no secrets any more; where it is no JSON, nothing."""
+        if KEY in data:
             try:
                 self._secrets.update(_texts(json.loads(data)))
             except (ValueError, RecursionError):

@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from onward.attempt import Tools, run_attempt
+from onward.codec import named
 from onward.decide import Change, Outcome
 from onward.drive import drive
 from onward.errors import Fenced, LeaseLost, OnwardError, RolledBack, StoreError
@@ -37,6 +38,7 @@ AGAIN_S = 0.01  # before the next claim, should one after the other bring nothin
 IDLE_MAX_S = 5.0  # an idle worker looks at least this often, should every notice have failed
 STORE_PAUSE_MAX_S = 1.0  # between two tries of a commit while the store is in trouble
 GRACE = timedelta(seconds=30)  # for running handlers, after a worker was told to stop
+LATE_S = 0.5  # for handlers to end at last, before it is said of one that it ignores its timeout
 IGNORED_S = 5.0  # so long after its timeout a handler that ignores it keeps its lease
 
 
@@ -82,9 +84,9 @@ class Worker:
         self.owner = f"worker-{secrets.token_hex(6)}"
         self._flows, self._store, self._clock, self._observers = flows, store, clock, observers
         self._concurrency, self._lease, self._grace = concurrency, lease, grace
-        self._known: Known = [pair for flow in flows.values() for pair in flow.handled]
+        self._known: Known = [each for flow in flows.values() for each in flow.handled]
         self._held: dict[str, _Held] = {}
-        self._stuck: set[asyncio.Task[Record | None]] = set()
+        self._stuck: dict[asyncio.Task[Record | None], str] = {}  # handlers that ignore their timeouts, and of what
         self._draining = False
         self._over = False
         self._in_vain = False  # whether the last claim was, though something was due
@@ -146,7 +148,7 @@ class Worker:
     async def _work(self, until_idle: bool) -> None:
         while not self._draining:
             self._wakeup.clear()
-            self._give_up_the_stuck()
+            await self._give_up_the_stuck()
             try:
                 if self._unsure:
                     await self._make_sure()
@@ -169,7 +171,8 @@ class Worker:
         What we do not know of goes back: a claim whose answer was lost has taken it.
         """
         await asyncio.to_thread(self._heartbeat.renew)
-        await self._store.release_all_but(self.owner, list(self._held), self._lease)
+        known = [*self._held, *self._stuck.values()]  # the leases of the stuck run out by themselves: their attempts have begun
+        await self._store.release_all_but(self.owner, known, self._lease)
         self._unsure = False
         logger.warning("the store answers again")
 
@@ -203,15 +206,16 @@ class Worker:
 
     async def _let_go(self) -> None:
         """Waits for what runs, as long as the grace lasts, then cancels it. Nothing stays claimed."""
-        tasks = {held.task for held in self._held.values()}
+        tasks = [held.task for held in self._held.values()]
         try:
             if tasks:
-                _, tasks = await asyncio.wait(tasks, timeout=self._grace.total_seconds())
+                await asyncio.wait(tasks, timeout=self._grace.total_seconds())
         finally:  # the grace is over, or somebody lost patience
-            for task in tasks:
+            left = [task for task in tasks if not task.done()]  # in their order: simulations tell everything twice alike
+            for task in left:
                 task.cancel()
-            if tasks:
-                await asyncio.wait(tasks, timeout=IGNORED_S)
+            if left:
+                await asyncio.wait(left, timeout=IGNORED_S)
         unbegun = [held.record for held in self._held.values() if held.task.done()]  # cancelled before they had begun
         if unbegun:
             await self._release(unbegun, begun=False)
@@ -245,7 +249,7 @@ class Worker:
             if before is not None:  # taken from us and ours again before we noticed: no two attempts at once
                 before.cancel()
                 await asyncio.wait({before}, timeout=IGNORED_S)
-            return await drive(flow, record, self._attempt, self._commit)
+            return await drive(flow, named(flow, record), self._attempt, self._commit)
         except (Fenced, LeaseLost) as error:
             logger.info("%s was taken over or changed meanwhile: %s", record.id, error)
         except _Overdue:
@@ -259,7 +263,7 @@ class Worker:
         except Exception:  # a bug of ours must not end the worker: the lease runs out, and the row shows no harm
             logger.exception("%s: the engine failed; its lease runs out by itself", record.id)
         finally:
-            self._stuck.discard(held.task)
+            self._stuck.pop(held.task, None)
             if self._held.get(record.id) is held:
                 del self._held[record.id]
             self._wakeup.set()
@@ -316,24 +320,27 @@ class Worker:
         now = self._clock.monotonic()
         return {id: held.record.epoch for id, held in list(self._held.items()) if now < held.over_at}
 
-    def _give_up_the_stuck(self) -> None:
-        now = self._clock.monotonic()
-        for id, held in list(self._held.items()):
-            if now >= held.over_at:
-                logger.error("%s: its handler ignores its timeout; its lease is given up", id)
-                del self._held[id]
-                self._stuck.add(held.task)
-                held.task.cancel()
+    async def _give_up_the_stuck(self) -> None:
+        if self._late():
+            await asyncio.sleep(LATE_S)  # this whole program may have been stopped: then the timeouts of all are only due now
+        for id, held in self._late():
+            logger.error("%s: its handler ignores its timeout; its lease is given up", id)
+            del self._held[id]
+            self._stuck[held.task] = id
+            held.task.cancel()
         if len(self._stuck) >= self._concurrency:
             raise OnwardError(
                 f"all {self._concurrency} slots are taken by handlers that ignore their timeouts",
                 hint="let CancelledError pass in them; their processes are free for other workers",
             )
 
+    def _late(self) -> list[tuple[str, _Held]]:
+        now = self._clock.monotonic()
+        return [(id, held) for id, held in self._held.items() if now >= held.over_at]
+
     def _lost(self, epochs: Mapping[str, int]) -> None:
-        for id, epoch in epochs.items():
-            held = self._held.get(id)
-            if held is not None and held.record.epoch == epoch:  # not claimed anew while this news was on its way
+        for id, held in list(self._held.items()):
+            if held.record.epoch == epochs.get(id):  # not claimed anew while this news was on its way
                 logger.info("%s was taken over or changed meanwhile: its handler is cut off", id)
                 held.task.cancel()
 

@@ -99,7 +99,7 @@ def opened(path: Path) -> Onward:
 
 async def fill(app: Onward) -> None:
     """Two processes of each flow: one failed, one was paused by somebody, for a reason; and a worker holds one more."""
-    known = [(flow.name, flow.start) for flow in flows()]
+    known = [(flow.name, flow.start, 1) for flow in flows()]
     for flow, text in zip(flows(), STRINGS, strict=True):
         for id in (text, f"{text} p", f"{text} w"):
             await app.start(flow.model(id=id), actor=text)

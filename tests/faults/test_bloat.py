@@ -35,7 +35,7 @@ INSERT INTO onward_process (id, flow, status, condition, data, version, epoch, a
                             cancelling, entered_at, created_at, updated_at, due_at)
 SELECT 'far-' || n, %s, %s, 'waiting', '{}', 0, 0, 0, 0, 0, 0, 0, false, now(), now(), now(), now() + interval '1 day'
   FROM generate_series(1, %s) AS n"""
-KNOWN = json.dumps({FLOW.name: [str(status) for status in FLOW.statuses if not FLOW.is_end(status)]})
+KNOWN = json.dumps({FLOW.name: [f"1 {status}" for status in FLOW.statuses if not FLOW.is_end(status)]})
 CLAIM = f"EXECUTE claim(NULL, '{KNOWN}', 'desk', interval '30 s', 10, 1)"
 DEAD = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'onward_process'"
 

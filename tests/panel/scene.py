@@ -288,7 +288,7 @@ def _births(chance: random.Random, reports: int, purchases: int) -> list[Process
 async def _work(app: Onward, clock: ManualClock, length: timedelta) -> None:
     """A worker drives all that becomes due within `length`; the clock stands still while anything is under way."""
     end = clock.now() + length
-    known = [(flow.name, status) for flow in app.flows.values() for status in flow.statuses if not flow.is_end(status)]
+    known = [each for flow in app.flows.values() for each in flow.handled]
     while True:
         for record in await app.find(condition=Condition.READY, limit=1_000):
             await app.check(record.id)
@@ -321,7 +321,7 @@ async def _now(app: Onward, clock: ManualClock) -> None:
     await _work(app, clock, LAST)
     fresh = [Report(id=f"report-{n}", topic=topic) for n, topic in enumerate(TOPICS, 9000)]
     await app.start_many(fresh, actor="api")
-    known = [(flow.name, status) for flow in app.flows.values() for status in flow.statuses if not flow.is_end(status)]
+    known = [each for flow in app.flows.values() for each in flow.handled]
     for owner, ids in (("worker-7f2c90aa31d0", ["report-9000", "report-9001"]), ("worker-b81d04e6c277", ["report-9002"])):
         await app.store.claim(known, owner, 10, timedelta(hours=2), ids)
 

@@ -561,7 +561,7 @@ async def test_data_too_large_for_a_form_are_edited_elsewhere(odd: Panel) -> Non
 
 
 async def test_what_is_over_or_runs_has_no_form_but_the_reason(odd: Panel) -> None:
-    await odd.app.store.claim([("doc", "fetch")], "worker-7", 1, timedelta(minutes=5), ["ready"])
+    await odd.app.store.claim([("doc", "fetch", 1)], "worker-7", 1, timedelta(minutes=5), ["ready"])
     for id, why in (("finished", "it is finished, at done"), ("ready", "worker-7 is running fetch")):
         html = Html((await odd.get(f"/edit?id={id}")).text)
         assert why in html.root.text and not html.all("form", action="/draft")

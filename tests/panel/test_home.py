@@ -234,7 +234,7 @@ async def test_the_red_strip_stands_there_while_something_is_due_and_no_worker_i
             "Nothing will move. Something has been due for 6 s and no worker is there. Start one: onward run"
         )
         await panel.app.start(Letter(id="b", to="ada"))
-        [_] = await panel.app.store.claim([("letter", "written")], "w", 1, timedelta(minutes=1), ["b"])
+        [_] = await panel.app.store.claim([("letter", "written", 1)], "w", 1, timedelta(minutes=1), ["b"])
         assert await strip() == "", "a worker is there: it has its hands full"
         clock.advance(61)
         assert (await strip()).startswith("Nothing will move.")

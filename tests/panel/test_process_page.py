@@ -102,7 +102,7 @@ async def test_each_condition_says_why_it_does_not_move_and_offers_what_helps(od
 
 
 async def test_what_runs_can_be_paused_and_says_to_be_paused_before_it_is_changed(odd: Panel) -> None:
-    await odd.app.store.claim([("doc", "fetch")], "worker-7", 1, timedelta(minutes=5), ["ready"])
+    await odd.app.store.claim([("doc", "fetch", 1)], "worker-7", 1, timedelta(minutes=5), ["ready"])
     told, html = await facts(odd, "ready"), await page(odd, "ready")
     assert told["process"]["condition"] == "running"
     assert "worker-7 runs attempt 1 of fetch" in html.one(id="answer").text
@@ -543,7 +543,7 @@ async def test_recorded_sub_steps_of_the_visit_are_shown(odd: Panel, clock: Manu
     ]
     assert "upload minutes.md" in (await page(odd, "finished", version=3)).one(id="steps").text
     assert (await facts(odd, "finished"))["steps"]["number"] == 0
-    await odd.app.store.claim([("doc", "fetch")], "w", 1, timedelta(minutes=1), ["ready"])
+    await odd.app.store.claim([("doc", "fetch", 1)], "w", 1, timedelta(minutes=1), ["ready"])
     record = await odd.app.get("ready")
     for n in range(60):
         await odd.app.store.record_step(record, f"step {n:02d}", json.dumps({"token": {"$secret": CANARY}, "n": "z" * 500}))

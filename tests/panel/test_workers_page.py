@@ -12,7 +12,7 @@ from onward.panel.pages import workers
 from onward.testing import ManualClock
 from panel.conftest import Panel, entered
 
-KNOWN = [("job", "make")]
+KNOWN = [("job", "make", 1)]
 
 
 async def test_nobody_holds_anything_says_that_an_idle_worker_is_not_seen(panel: Panel) -> None:

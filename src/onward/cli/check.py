@@ -2,112 +2,127 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+import click
 
 from onward.app import Onward
 from onward.cli.command import command
+from onward.cli.db import Progress
 from onward.cli.failing import ENDED_BADLY
-from onward.cli.ls import rows
 from onward.cli.output import Output
-from onward.cli.settings import Settings, pass_settings
+from onward.cli.settings import Settings, is_terminal, pass_settings
 from onward.cli.target import app_name, find_app, sqlite_path, with_app
-from onward.codec import decode
-from onward.errors import InvalidData
 from onward.flow import Flow
-from onward.process import OVER, Condition
-from onward.query import exactly
 from onward.store.urls import shown
+from onward.telling.gate import Held, Late, Misfit, hold
 from onward.telling.text import one_line
 
-# Rows whose flow and status are known, and that are not over: their data has to fit.
-LIVE = set(Condition) - OVER - {Condition.ORPHANED}
+BAR = 24  # characters of the bar on a terminal
 
 
-@dataclass
-class Misfit:
-    """So many rows that this code cannot move, with one of them as a sample."""
-
-    flow: str
-    status: str
-    problem: str
-    number: int
-    sample: str
-
-
-@command("check", "onward check", "onward check --store sqlite:////var/lib/app/onward.db", "onward check --json")
+@command(
+    "check",
+    "onward check",
+    "onward check --store sqlite:////var/lib/app/onward.db",
+    "onward check --strict --json",
+)
+@click.option("--strict", is_flag=True, help="Warnings and deadlines that have passed are errors, too.")
 @pass_settings
-def check(settings: Settings) -> int:
+def check(settings: Settings, strict: bool) -> int:
     """Prove the flows, and hold them against what is stored: exit 1 if a live process does not fit this code."""
     app = find_app(settings, needs_flows="check")
     warnings = [warning for flow in app.flows.values() for warning in warnings_of(flow)]
     path = sqlite_path(app.url)
-    stored = path is None or path.exists()
-    misfits = with_app(settings, find_misfits, needs_flows="check") if stored else []
+    held = _held(settings) if path is None or path.exists() else None
+    found = held or Held()
+    ok = not found.misfits and not (strict and (warnings or found.late))
     output, name = Output(settings), app_name(settings)[0]
     if settings.is_json:
-        output.document(
-            "check/1",
-            {
-                "app": name,
-                "flows": [{"name": flow.name, "statuses": list(flow.statuses)} for flow in app.flows.values()],
-                "warnings": warnings,
-                "store": shown(app.url) if stored else None,
-                "misfits": [vars(misfit) for misfit in misfits],
-                "ok": not misfits,
-            },
-        )
+        output.document("check/1", _document(name, app, warnings, held, ok))
     else:
-        _print(output, f"{name}", app, warnings, misfits, stored)
-    return ENDED_BADLY if misfits else 0
+        _print(output, f"{name}", app, warnings, held)
+        if ok:
+            output.line("ok")
+    return 0 if ok else ENDED_BADLY
 
 
-def _print(output: Output, name: str, app: Onward, warnings: list[str], misfits: list[Misfit], stored: bool) -> None:
+def _held(settings: Settings) -> Held:
+    """What is stored, with a bar on a terminal while it is looked at; a line now and then elsewhere."""
+
+    async def work(app: Onward) -> Held:
+        progress = Progress(Output(settings), app.clock)
+        try:
+            return await hold(app, lambda looked, total: progress.tell(_so_far(looked, total)))
+        finally:
+            progress.end()
+
+    return with_app(settings, work, needs_flows="check")
+
+
+def _so_far(looked: int, total: int) -> str:
+    text = f"{looked:,} of {total:,} processes"
+    if not is_terminal(sys.stderr):
+        return f"{text} looked at"
+    done = BAR * looked // total
+    return f"{'█' * done}{'░' * (BAR - done)}  {100 * looked // total} %  {text}"
+
+
+def _document(name: str | None, app: Onward, warnings: list[str], held: Held | None, ok: bool) -> dict[str, Any]:
+    found = held or Held()
+    return {
+        "app": name,
+        "flows": [{"name": flow.name, "statuses": list(flow.statuses), "version": flow.version} for flow in app.flows.values()],
+        "warnings": warnings,
+        "store": None if held is None else shown(app.url),
+        "processes": found.processes,
+        "misfits": [vars(misfit) for misfit in found.misfits],
+        "late": [vars(late) for late in found.late],
+        "ok": ok,
+    }
+
+
+def _print(output: Output, name: str, app: Onward, warnings: list[str], held: Held | None) -> None:
     statuses = sum(len(flow.statuses) for flow in app.flows.values())
     output.line(f"{name}: {_several(len(app.flows), 'flow')}, {_several(statuses, 'status', 'statuses')}, proven")
     for flow in app.flows.values():
-        output.line(f"  {flow.name}: {', '.join(map(one_line, flow.statuses))}")
+        version = f" (data version {flow.version})" if flow.version > 1 else ""
+        output.line(f"  {flow.name}{version}: {', '.join(map(one_line, flow.statuses))}")
     for warning in warnings:
         output.line(f"warning: {warning}")
-    if not stored:
+    if held is None:
         output.note(f"there is no store at {shown(app.url)} yet: only the flows were checked")
-    for misfit in misfits:
-        where = f"{one_line(misfit.flow)} at {one_line(misfit.status)}"
-        number = _several(misfit.number, "process", "processes")
-        output.line(f"error: {number} of {where}: {misfit.problem}; one is {one_line(misfit.sample)}")
-    if misfits:
+        return
+    output.line(f"{shown(app.url)}: {_several(held.processes, 'process', 'processes')} not over")
+    for late in held.late:
+        output.line(f"warning: {_late(late)}")
+    for misfit in held.misfits:
+        output.line(f"error: {_misfit(misfit)}")
+        output.line(f"  {one_line(misfit.advice)}")
+    if held.misfits:
         output.note("they are left alone until code comes that fits; to see one: onward show ID")
-    else:
-        output.line("ok")
+
+
+def _misfit(misfit: Misfit) -> str:
+    where = " at ".join(map(one_line, filter(None, (misfit.flow, misfit.status))))
+    version = f", data version {misfit.data_version}" if misfit.data_version > 1 and misfit.kind in ("data", "upgrade") else ""
+    number = _several(misfit.number, "process", "processes")
+    return f"{number} of {where}{version}: {misfit.problem}; one is {one_line(misfit.sample)}"
+
+
+def _late(late: Late) -> str:
+    number = _several(late.number, "process", "processes")
+    where = f"{one_line(late.flow)} at {one_line(late.status)}"
+    return (
+        f"{number} of {where}: the deadline of {late.stage} has passed; with the first look of a worker of this code it goes to "
+        f"{one_line(late.otherwise)}; one is {one_line(late.sample)}"
+    )
 
 
 def _several(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-# -- what is stored ---------------------------------------------------------------------------------------------
-
-
-async def find_misfits(app: Onward) -> list[Misfit]:
-    misfits: dict[tuple[str, str, str], Misfit] = {}
-    for count in await app.counts():
-        if count.condition is Condition.ORPHANED:
-            [sample] = await app.find(flow=count.flow, status=count.status, condition=Condition.ORPHANED, limit=1)
-            problem = "this code has no such flow" if count.flow not in app.flows else "the flow has no such status"
-            misfits[count.flow, count.status, problem] = Misfit(count.flow, count.status, problem, count.number, sample.id)
-    async for record in rows(app, [exactly("is", *LIVE)], light=False):
-        if record.process is not None:
-            continue
-        try:
-            decode(app.flows[record.flow], record.id, record.status, record.data)
-        except InvalidData as error:
-            problem = one_line(str(error).partition(f"{record.id}: ")[2], 300)
-            misfit = misfits.setdefault(
-                (record.flow, record.status, problem), Misfit(record.flow, record.status, problem, 0, record.id)
-            )
-            misfit.number += 1
-    return list(misfits.values())
 
 
 # -- what is proven but unwise ----------------------------------------------------------------------------------

@@ -121,6 +121,12 @@ SELECT format(command, left(c.relname, 58) || '_acts', c.relname)
                     WHERE x.indrelid = c.oid AND x.indisvalid AND n.relname = left(c.relname, 58) || '_acts')
  ORDER BY c.relname, step.place;
 
+-- name: schema 3
+-- Of which version of its model the data are. A constant default touches no row, however many there are; and no index has the
+-- column, so an update that changes it stays a HOT one.
+ALTER TABLE onward_process ADD COLUMN data_version integer NOT NULL DEFAULT 1;
+ALTER TABLE onward_history ADD COLUMN data_version integer NOT NULL DEFAULT 1;
+
 -- name: columns
 p.id, p.flow, p.status, {condition} AS condition, p.data::text, {rest}
 
@@ -130,7 +136,7 @@ p.id, p.flow, p.status, {condition} AS condition, '' AS data, {rest}
 
 -- name: rest
 p.version, p.epoch, p.attempt, p.polls, p.transition, p.moves, p.cancelling, p.entered_at, p.created_at, p.updated_at, p.due_at,
-p.owner, p.lease_until, p.error, {now} AS as_of, p.excused, p.losses
+p.owner, p.lease_until, p.error, {now} AS as_of, p.excused, p.losses, p.data_version
 
 -- name: condition
 -- As it is seen now. The row says what was decided; a lease or a clock can make it running or ready.
@@ -139,24 +145,24 @@ CASE WHEN p.lease_until > {now} THEN 'running'
      ELSE p.condition END
 
 -- name: insert
--- $2 to $8: ids, flows, statuses, data, kinds, reasons, buckets. $9: who. Of an id given twice the first counts. Answers the
+-- $2 to $9: ids, flows, statuses, data, kinds, reasons, versions of data, buckets. $10: who. Of an id given twice the first counts. Answers the
 -- new ids. Of an id that was deleted the epoch goes on: it fences everybody who had that process, and who may still be at it.
 WITH item AS MATERIALIZED (
-    SELECT DISTINCT ON (id) id, flow, status, data, kind, reason, bucket
-      FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[]) WITH ORDINALITY
-        AS item (id, flow, status, data, kind, reason, bucket, place)
+    SELECT DISTINCT ON (id) id, flow, status, data, kind, reason, data_version, bucket
+      FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::smallint[])
+      WITH ORDINALITY AS item (id, flow, status, data, kind, reason, data_version, bucket, place)
      ORDER BY id, place),
 started AS (
     INSERT INTO onward_process (id, flow, status, condition, data, version, epoch, attempt, polls, transition, moves, bucket,
-                                cancelling, entered_at, created_at, updated_at, due_at)
+                                cancelling, entered_at, created_at, updated_at, due_at, data_version)
     SELECT id, flow, status, 'ready', data::jsonb, 0,
            (SELECT coalesce(max(h.epoch), 0) FROM onward_history AS h WHERE h.process_id = item.id AND h.version < 0),
-           0, 0, 0, 0, bucket, false, {now}, {now}, {now}, {now}
+           0, 0, 0, 0, bucket, false, {now}, {now}, {now}, {now}, data_version
       FROM item
         ON CONFLICT (id) DO NOTHING
  RETURNING id, status, epoch, updated_at, data)
-INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, reason, data)
-SELECT started.id, 0, updated_at, item.kind, NULL, started.status, 0, 0, started.epoch, $9::text, item.reason, started.data
+INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, reason, data, data_version)
+SELECT started.id, 0, updated_at, item.kind, NULL, started.status, 0, 0, started.epoch, $10::text, item.reason, started.data, item.data_version
   FROM started JOIN item USING (id)
 RETURNING process_id
 
@@ -166,8 +172,8 @@ RETURNING process_id
 (p.owner IS NOT NULL AND p.losses >= 1)
 
 -- name: known
--- $2 is {flow: [statuses]}, what the caller's code can move.
-$2::jsonb -> p.flow ? p.status
+-- $2 is {flow: ["version status"]}, what the caller's code can move.
+$2::jsonb -> p.flow ? (p.data_version || ' ' || p.status)
 
 -- name: claim
 -- The attempt is counted here and not when it fails: a handler that kills its worker must not be tried for ever.
@@ -208,7 +214,8 @@ SELECT id, version, epoch, text::jsonb AS data, took, transition, moves,
        ($13::integer[])[shape] AS polls, ($14::boolean[])[shape] AS cancelling, ($15::bigint[])[shape] AS due_after,
        ($16::boolean[])[shape] AS enters, ($17::boolean[])[shape] AS goes_on, ($18::text[])[shape] AS error,
        ($19::text[])[shape] AS kind, ($20::text[])[shape] AS reason, ($21::integer[])[shape] AS excused,
-       ($22::text[])[shape] AS from_status, ($23::integer[])[shape] AS attempted, ($24::text[])[shape] AS owner
+       ($22::integer[])[shape] AS data_version,
+       ($23::text[])[shape] AS from_status, ($24::integer[])[shape] AS attempted, ($25::text[])[shape] AS owner
   FROM unnest($2::text[], $3::integer[], $4::integer[], $5::text[], $6::bigint[], $7::integer[], $8::integer[], $9::smallint[])
     AS item (id, version, epoch, text, took, transition, moves, shape)
 
@@ -218,7 +225,7 @@ SELECT $2::text AS id, $3::integer AS version, $4::integer AS epoch, $5::text::j
        $7::integer AS transition, $8::integer AS moves, $9::text AS status, $10::text AS condition, $11::integer AS attempt,
        $12::integer AS polls, $13::boolean AS cancelling, $14::bigint AS due_after, $15::boolean AS enters,
        $16::boolean AS goes_on, $17::text AS error, $18::text AS kind, $19::text AS reason, $20::integer AS excused,
-       $21::text AS from_status, $22::integer AS attempted, $23::text AS owner
+       $21::integer AS data_version, $22::text AS from_status, $23::integer AS attempted, $24::text AS owner
 
 -- name: commit
 -- The fence: a worker whose lease was taken over finds another epoch, one that a person overtook another version, one whose
@@ -227,7 +234,9 @@ WITH item AS MATERIALIZED ({given}),
 moved AS (
     UPDATE onward_process AS p
        SET status = item.status, condition = item.condition, data = coalesce(item.data, p.data),
-           changed = coalesce(item.data <> p.data, false),
+           -- The same values mean another thing in another version, so they are kept again.
+           changed = item.data IS NOT NULL AND (item.data <> p.data OR item.data_version <> p.data_version),
+           data_version = CASE WHEN item.data IS NULL THEN p.data_version ELSE item.data_version END,
            version = p.version + 1, attempt = item.attempt, excused = item.excused, polls = item.polls, transition = item.transition,
            moves = item.moves, cancelling = item.cancelling, due_at = {now} + item.due_after * interval '1 microsecond',
            losses = CASE item.kind WHEN 'saved' THEN p.losses ELSE 0 END,  -- to have saved something is no outcome yet
@@ -239,9 +248,9 @@ moved AS (
       FROM item
      WHERE p.id = item.id AND p.version = item.version AND p.epoch = item.epoch AND p.owner = item.owner
  RETURNING p.id, p.version, p.updated_at, item.kind, item.from_status, p.status, p.transition, item.attempted, p.epoch,
-           item.owner, item.took, item.reason, CASE WHEN p.changed THEN p.data END AS data),
+           item.owner, item.took, item.reason, CASE WHEN p.changed THEN p.data END AS data, p.data_version),
 written AS (
-    INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, took, reason, data)
+    INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, took, reason, data, data_version)
     SELECT * FROM moved
  RETURNING process_id)
 SELECT {now}, array_agg(process_id) FROM written
@@ -270,19 +279,21 @@ SELECT {now}, array_agg(item.id) FROM item
 -- Within a visit the number of the attempt stays: a claim may have counted one more since the person looked.
 -- $2: id, $3: version, $4: who, $5: why, then what changes. `was` is the row that it found, with the attempt that it ended.
 WITH was AS MATERIALIZED (
-    SELECT p.id, p.status, p.attempt, CASE WHEN $18::text::jsonb <> p.data THEN $18::text::jsonb END AS fresh FROM onward_process AS p WHERE p.id = $2 AND p.version = $3 FOR NO KEY UPDATE),
+    SELECT p.id, p.status, p.attempt,
+           CASE WHEN $18::text::jsonb <> p.data OR $19 <> p.data_version THEN $18::text::jsonb END AS fresh FROM onward_process AS p WHERE p.id = $2 AND p.version = $3 FOR NO KEY UPDATE),
 moved AS (
     UPDATE onward_process AS p
-       SET status = $6, condition = $7, data = coalesce($18::text::jsonb, p.data), changed = false, version = p.version + 1, epoch = p.epoch + 1, excused = $9,
+       SET status = $6, condition = $7, data = coalesce($18::text::jsonb, p.data),
+           data_version = CASE WHEN $18::text IS NULL THEN p.data_version ELSE $19::integer END, changed = false, version = p.version + 1, epoch = p.epoch + 1, excused = $9,
            attempt = CASE p.transition WHEN $11 THEN p.attempt ELSE $8 END, losses = 0, polls = $10, transition = $11, moves = $12, cancelling = $13, due_at = {now} + $14::interval,
            entered_at = CASE WHEN $15::boolean THEN {now} ELSE p.entered_at END, updated_at = greatest(p.updated_at, {now}),
            owner = NULL, lease_until = NULL, error = $16
      WHERE p.id = (SELECT id FROM was)
  RETURNING {columns}),
 written AS (
-    INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, reason, data)
+    INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, reason, data, data_version)
     SELECT moved.id, moved.version, moved.updated_at, $17::text, was.status, moved.status, moved.transition, was.attempt, moved.epoch,
-           $4::text, $5::text, was.fresh FROM moved, was)
+           $4::text, $5::text, was.fresh, moved.data_version FROM moved, was)
 SELECT * FROM moved
 
 -- name: delete
@@ -390,10 +401,11 @@ AND (p.flow = ANY (:values::text[])) = :wanted::boolean
 AND (p.flow LIKE ANY (:patterns::text[])) = :wanted::boolean
 
 -- name: term status
-AND (p.status = ANY (:values::text[])) = :wanted::boolean
+-- :renamed are the old names of those statuses: {flow: [old names]}.
+AND (p.status = ANY (:values::text[]) OR (:renamed::jsonb -> p.flow ? p.status) IS TRUE) = :wanted::boolean
 
 -- name: term status like
-AND (p.status LIKE ANY (:patterns::text[])) = :wanted::boolean
+AND (p.status LIKE ANY (:patterns::text[]) OR (:renamed::jsonb -> p.flow ? p.status) IS TRUE) = :wanted::boolean
 
 -- name: term id
 AND (p.id = ANY (:values::text[])) = :wanted::boolean
@@ -408,8 +420,9 @@ AND coalesce(p.owner LIKE ANY (:patterns::text[]), false) = :wanted::boolean
 AND ({condition} = ANY (:conditions::text[])) = :wanted::boolean
 
 -- name: term is known
--- :known is {flow: [statuses]} of the code at hand; what is not over and not in it is orphaned.
-AND (CASE WHEN p.condition NOT IN ('finished', 'cancelled') AND (:known::jsonb -> p.flow ? p.status) IS NOT TRUE THEN 'orphaned'
+-- :known is {flow: ["version status"]} of the code at hand; what is not over and not in it is orphaned.
+AND (CASE WHEN p.condition NOT IN ('finished', 'cancelled')
+           AND (:known::jsonb -> p.flow ? (p.data_version || ' ' || p.status)) IS NOT TRUE THEN 'orphaned'
           ELSE {condition} END = ANY (:conditions::text[])) = :wanted::boolean
 
 -- name: term error
@@ -466,7 +479,8 @@ SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = off; S
 COMMIT
 
 -- name: counts
-SELECT p.flow, p.status, {condition} AS seen, count(*), min(p.entered_at) FROM onward_process AS p GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+SELECT p.flow, p.status, {condition} AS seen, count(*), min(p.entered_at), p.data_version
+  FROM onward_process AS p GROUP BY 1, 2, 3, 6 ORDER BY 1, 2, 3, 6
 
 -- name: leases
 SELECT p.owner, p.flow, p.status, count(*), max(p.lease_until), min(p.entered_at), {now} FROM onward_process AS p
@@ -479,17 +493,17 @@ kind IN ('started by hand', 'woken', 'retried', 'paused', 'resumed', 'cancelled'
 -- name: acts
 -- $1, $2, $3: before which entry. $4: how many.
 SELECT process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, took, reason,
-       CASE WHEN data IS NOT NULL THEN '' END
+       CASE WHEN data IS NOT NULL THEN '' END, data_version
   FROM onward_history WHERE {people} AND (at, process_id, version) < ($1::timestamptz, $2::text, $3::integer)
  ORDER BY at DESC, process_id DESC, version DESC LIMIT $4
 
 -- name: history
 SELECT process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, took, reason,
-       CASE WHEN $4 AND data IS NOT NULL THEN '' ELSE data::text END
+       CASE WHEN $4 AND data IS NOT NULL THEN '' ELSE data::text END, data_version
   FROM onward_history WHERE process_id = $1 AND version > $2 ORDER BY version LIMIT $3
 
 -- name: data at
-SELECT data::text FROM onward_history
+SELECT data::text, data_version FROM onward_history
  WHERE process_id = $1 AND version <= $2 AND data IS NOT NULL
    AND EXISTS (SELECT 1 FROM onward_history WHERE process_id = $1 AND version = $2)
  ORDER BY version DESC LIMIT 1
@@ -552,6 +566,11 @@ SELECT pg_try_advisory_xact_lock(hashtext('onward'), hashtext(coalesce(current_s
 -- name: upkeep patience
 -- Whoever waits for a lock on a table keeps all that come after it waiting too: so a migration gives up soon, and tries again.
 SET LOCAL lock_timeout = '2s'
+
+-- name: walk
+-- Through a cursor, and left after enough data. $2: after which id, $3: how many.
+SELECT p.id, p.flow, p.status, {condition} AS condition, CASE WHEN p.condition IN ('finished', 'cancelled') THEN '' ELSE p.data::text END AS data, {rest}
+  FROM onward_process AS p WHERE p.id > $2 ORDER BY p.id LIMIT $3
 
 -- name: conditions
 SELECT {condition} AS seen, count(*) FROM onward_process AS p GROUP BY 1

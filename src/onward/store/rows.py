@@ -90,7 +90,7 @@ class Commit(Write):
         self.shape = (
             change.status, change.condition._value_, change.attempt, change.polls, change.cancelling,
             None if pause is None else pause // MICROSECOND if pause else 0,
-            change.enters, change.goes_on, change.error, change.kind, change.reason, change.excused, *more,
+            change.enters, change.goes_on, change.error, change.kind, change.reason, change.excused, record.data_version, *more,
         )  # fmt: skip
         self.at: datetime
 
@@ -124,5 +124,5 @@ def after(record: Record, change: Change, now: datetime) -> Record:
         now if change.enters else record.entered_at, record.created_at, max(record.updated_at, now),
         None if change.due_after is None else now + change.due_after,
         record.owner if stays else None, record.lease_until if stays else None, change.error, now,
-        change.excused, losses, change.process,
+        change.excused, losses, record.data_version, change.process,
     )  # fmt: skip

@@ -105,18 +105,21 @@ def json_paths(path: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What differs between databases: the blocks, the pattern for a text with stars, and how code that is known is told."""
+    """What differs between databases: the blocks, the pattern for a text with stars, and how it is told code that is known, and
+    statuses with their flows.
+    """
 
     blocks: Mapping[str, str]
     pattern: Callable[[str], str]
     known: Callable[[Known], Any]
+    pairs: Callable[[Sequence[tuple[str, str]]], Any]
 
     def find(self, search: Search, way: Way, until: Sequence[Any] | None) -> tuple[str, dict[str, Any]]:
         """The statement that answers a search, and its values. `until`: when the last row that it may look at was made, and
         the id of that one.
         """
         last = [] if until is None else [Part("until", {"at": until[0], "id": until[1]})]
-        terms = [self._term(term, search.known) for term in search.terms]
+        terms = [self._term(term, search) for term in search.terms]
         tail = Part("found light" if search.light else "found", {"limit": search.limit})
         return self.statement([way.head, *_before(search), *last, *terms, tail])
 
@@ -134,8 +137,10 @@ class Dialect:
             texts.append(_renamed(self.blocks[part.block], names))
         return "\n".join(texts), values
 
-    def _term(self, term: Term, known: Known | None) -> Part:
-        block, values = self._asked(term, known)
+    def _term(self, term: Term, search: Search) -> Part:
+        block, values = self._asked(term, search.known)
+        if term.qualifier == "status":
+            values["renamed"] = self.pairs([(flow, old) for flow, old, new in search.renamed if _matches(term, new)])
         return Part(block, {**values, "wanted": not term.negated})
 
     def _asked(self, term: Term, known: Known | None) -> tuple[str, dict[str, Any]]:
@@ -158,6 +163,11 @@ class Dialect:
             case name if name in _SAME and all(map(is_exact, term.values)):
                 return _SAME[name], {"values": [pieces(value)[0] for value in term.values]}
         return _ALIKE[term.qualifier], {"patterns": patterns}
+
+
+def _matches(term: Term, status: str) -> bool:
+    """Whether the term asks for that status."""
+    return any(re.fullmatch(".*".join(map(re.escape, pieces(value))), status, re.DOTALL) for value in term.values)
 
 
 def _before(search: Search) -> list[Part]:

@@ -109,6 +109,27 @@ CREATE INDEX onward_process_owner ON onward_process (owner) WHERE owner IS NOT N
 CREATE INDEX onward_history_acts ON onward_history (at, process_id, version)
  WHERE kind IN ('started by hand', 'woken', 'retried', 'paused', 'resumed', 'cancelled', 'stopped', 'moved by hand', 'edited', 'forked', 'deleted');
 
+-- name: schema 4
+-- Of which version of its model the data are. In the index for the same reason as flow and status: what only newer code can read
+-- is passed over without being read, however large it is.
+ALTER TABLE onward_process ADD COLUMN data_version INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE onward_history ADD COLUMN data_version INTEGER NOT NULL DEFAULT 1;
+DROP INDEX onward_process_due;
+CREATE INDEX onward_process_due ON onward_process (max(due_at, ifnull(lease_until, due_at)), flow, status, data_version) WHERE due_at IS NOT NULL;
+DROP TRIGGER onward_process_started;
+CREATE TRIGGER onward_process_started AFTER INSERT ON onward_process BEGIN
+    INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, took, reason, data, data_version)
+    VALUES (new.id, new.version, new.updated_at, new.kind, NULL, new.status, new.transition, 0, new.epoch, new.actor, NULL, new.reason, new.data, new.data_version);
+END;
+DROP TRIGGER onward_process_committed;
+CREATE TRIGGER onward_process_committed AFTER UPDATE OF version ON onward_process BEGIN
+    INSERT INTO onward_history (process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, took, reason, data, data_version)
+    VALUES (new.id, new.version, new.updated_at, new.kind, old.status, new.status, new.transition, old.attempt, new.epoch, new.actor,
+            -- The same text means another thing in another version, so it is kept again.
+            new.took, new.reason, CASE WHEN new.data IS old.data AND new.data_version = old.data_version THEN NULL ELSE new.data END,
+            new.data_version);
+END;
+
 -- name: columns
 id, flow, status, {condition}, data, {rest}
 
@@ -118,7 +139,7 @@ id, flow, status, {condition}, '', {rest}
 
 -- name: rest
 version, epoch, attempt, polls, transition, moves, cancelling, entered_at, created_at, updated_at, due_at, owner, lease_until,
-error, excused, losses
+error, excused, losses, data_version
 
 -- name: condition
 -- As it is seen at :now. The row says what was decided; a lease or a clock can make it running or ready.
@@ -129,10 +150,10 @@ CASE WHEN lease_until > :now THEN 'running'
 -- name: insert
 -- Of an id that was deleted the epoch goes on: it fences everybody who had that process, and who may still be at it.
 INSERT INTO onward_process (id, flow, status, condition, data, version, epoch, attempt, polls, transition, moves, cancelling,
-                            entered_at, created_at, updated_at, due_at, kind, actor, reason)
+                            entered_at, created_at, updated_at, due_at, kind, actor, reason, data_version)
 SELECT value ->> 0, value ->> 1, value ->> 2, 'ready', value ->> 3, 0,
        (SELECT ifnull(max(h.epoch), 0) FROM onward_history AS h WHERE h.process_id = value ->> 0 AND h.version < 0), 0, 0, 0, 0, 0,
-       :now, :now, :now, :now, value ->> 4, :actor, value ->> 5
+       :now, :now, :now, :now, value ->> 4, :actor, value ->> 5, value ->> 6
   FROM json_each(:processes)
  WHERE true  -- without it the parser takes ON CONFLICT for a join
     ON CONFLICT (id) DO NOTHING
@@ -145,13 +166,17 @@ SELECT json_group_array(id) FROM onward_process WHERE id IN (SELECT value FROM j
 -- are charged with each attempt as it is: so suspects are taken one at a time, and the deadly one runs out of attempts alone.
 (lease_until IS NOT NULL AND losses >= 1)
 
+-- name: known
+-- :known is what the caller's code can move.
+(flow, status, data_version) IN (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(:known))
+
 -- name: due
 -- Materialised first, so that the update below locks and changes exactly these.
 SELECT json_group_array(id) FROM (
     SELECT id FROM onward_process
      WHERE due_at IS NOT NULL
        AND max(due_at, ifnull(lease_until, due_at)) <= :now
-       AND (flow, status) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:known))
+       AND {known}
        AND NOT {suspect}
      ORDER BY max(due_at, ifnull(lease_until, due_at)), seq
      LIMIT :limit)
@@ -162,7 +187,7 @@ SELECT json_group_array(id) FROM (
     SELECT id FROM onward_process INDEXED BY onward_process_suspect
      WHERE due_at IS NOT NULL
        AND max(due_at, ifnull(lease_until, due_at)) <= :now
-       AND (flow, status) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:known))
+       AND {known}
        AND {suspect}
      ORDER BY max(due_at, ifnull(lease_until, due_at)), seq
      LIMIT 1)
@@ -171,7 +196,7 @@ SELECT json_group_array(id) FROM (
 SELECT json_group_array(id) FROM (SELECT id FROM onward_process
  WHERE id IN (SELECT value FROM json_each(:ids))
    AND due_at <= :now AND (lease_until IS NULL OR lease_until <= :now)
-   AND (flow, status) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:known))
+   AND {known}
  ORDER BY max(due_at, ifnull(lease_until, due_at)), seq
  LIMIT :limit)
 
@@ -191,6 +216,7 @@ SELECT json_group_array(json_array({columns})) FROM onward_process WHERE id IN (
 -- than were given, `committed` says which. Short groups are filled up with rows of NULL, which match nothing. ?1 is now.
 UPDATE onward_process AS p
    SET status = item.status, condition = item.condition, data = ifnull(item.data, p.data),
+       data_version = CASE WHEN item.data IS NULL THEN p.data_version ELSE item.data_version END,
        version = p.version + 1, attempt = item.attempt, excused = item.excused, polls = item.polls, transition = item.transition,
        moves = item.moves, cancelling = item.cancelling, due_at = ?1 + item.due_after,
        losses = CASE item.kind WHEN 'saved' THEN p.losses ELSE 0 END,  -- to have saved something is no outcome yet
@@ -200,8 +226,8 @@ UPDATE onward_process AS p
        lease_until = CASE item.goes_on WHEN 1 THEN p.lease_until END,
        error = item.error, kind = item.kind, actor = p.owner, took = item.took, reason = item.reason
   FROM (WITH given (id, version, epoch, data, took, transition, moves, status, condition, attempt, polls, cancelling,
-                    due_after, enters, goes_on, error, kind, reason, excused, owner) AS (
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
+                    due_after, enters, goes_on, error, kind, reason, excused, data_version, owner) AS (
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
         SELECT * FROM given) AS item
  WHERE p.id = item.id AND p.version = item.version AND p.epoch = item.epoch AND p.owner = item.owner
 
@@ -212,7 +238,7 @@ SELECT json_group_array(item.key) FROM json_each(:items) AS item
   JOIN onward_history AS h
     ON h.process_id = item.value ->> 0 AND h.version = (item.value ->> 1) + 1 AND h.epoch = item.value ->> 2
    AND h.to_status = item.value ->> 7 AND h.transition = item.value ->> 5 AND h.kind = item.value ->> 16
-   AND h.took IS item.value ->> 4 AND h.reason IS item.value ->> 17 AND h.actor = item.value ->> 19
+   AND h.took IS item.value ->> 4 AND h.reason IS item.value ->> 17 AND h.actor = item.value ->> 20
    AND CASE WHEN item.value ->> 3 IS NULL THEN h.data IS NULL
             ELSE item.value ->> 3 = (SELECT d.data FROM onward_history AS d
                                       WHERE d.process_id = h.process_id AND d.version <= h.version AND d.data IS NOT NULL
@@ -223,6 +249,7 @@ SELECT json_group_array(item.key) FROM json_each(:items) AS item
 -- attempt stays: a claim may have counted one more since the person looked.
 UPDATE onward_process
    SET status = :status, condition = :condition, data = ifnull(:data, data), version = version + 1, epoch = epoch + 1,
+       data_version = CASE WHEN :data IS NULL THEN data_version ELSE :data_version END,
        excused = :excused, losses = 0,
        attempt = CASE transition WHEN :transition THEN attempt ELSE :attempt END, polls = :polls, transition = :transition, moves = :moves, cancelling = :cancelling, due_at = :due_at,
        entered_at = CASE :enters WHEN 1 THEN :now ELSE entered_at END, updated_at = max(updated_at, :now),
@@ -322,10 +349,13 @@ AND (flow IN (SELECT value FROM json_each(:values))) = :wanted
 AND (EXISTS (SELECT 1 FROM json_each(:patterns) WHERE flow GLOB value)) = :wanted
 
 -- name: term status
-AND (status IN (SELECT value FROM json_each(:values))) = :wanted
+-- :renamed are the old names of those statuses, with their flows: [flow, old name].
+AND (status IN (SELECT value FROM json_each(:values))
+     OR (flow, status) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:renamed))) = :wanted
 
 -- name: term status like
-AND (EXISTS (SELECT 1 FROM json_each(:patterns) WHERE status GLOB value)) = :wanted
+AND (EXISTS (SELECT 1 FROM json_each(:patterns) WHERE status GLOB value)
+     OR (flow, status) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:renamed))) = :wanted
 
 -- name: term id
 AND (id IN (SELECT value FROM json_each(:values))) = :wanted
@@ -340,9 +370,8 @@ AND (CASE WHEN owner IS NULL THEN false ELSE EXISTS (SELECT 1 FROM json_each(:pa
 AND ({condition} IN (SELECT value FROM json_each(:conditions))) = :wanted
 
 -- name: term is known
--- :known are the flows and statuses of the code at hand; what is not over and not among them is orphaned.
-AND (CASE WHEN condition NOT IN ('finished', 'cancelled')
-           AND (flow, status) NOT IN (SELECT value ->> 0, value ->> 1 FROM json_each(:known)) THEN 'orphaned'
+-- What is not over and not known is orphaned.
+AND (CASE WHEN condition NOT IN ('finished', 'cancelled') AND NOT {known} THEN 'orphaned'
           ELSE {condition} END IN (SELECT value FROM json_each(:conditions))) = :wanted
 
 -- name: term error
@@ -397,9 +426,9 @@ ORDER BY created_at DESC, id DESC LIMIT 2 OFFSET :skipped)
 SELECT json_group_array(json_array(created_at, id)) FROM found
 
 -- name: counts
-SELECT json_group_array(json_array(flow, status, seen, number, oldest)) FROM (
-    SELECT flow, status, {condition} AS seen, count(*) AS number, min(entered_at) AS oldest
-      FROM onward_process GROUP BY 1, 2, 3 ORDER BY 1, 2, 3)
+SELECT json_group_array(json_array(flow, status, seen, number, oldest, data_version)) FROM (
+    SELECT flow, status, {condition} AS seen, count(*) AS number, min(entered_at) AS oldest, data_version
+      FROM onward_process GROUP BY 1, 2, 3, 6 ORDER BY 1, 2, 3, 6)
 
 -- name: leases
 SELECT json_group_array(json_array(owner, flow, status, number, until, oldest)) FROM (
@@ -412,31 +441,36 @@ kind IN ('started by hand', 'woken', 'retried', 'paused', 'resumed', 'cancelled'
 
 -- name: acts
 SELECT json_group_array(json_array(process_id, version, at, kind, from_status, to_status, transition, attempt, epoch,
-                                   actor, took, reason, data)) FROM (
+                                   actor, took, reason, data, data_version)) FROM (
     SELECT process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, took, reason,
-           CASE WHEN typeof(data) <> 'null' THEN '' ELSE data END AS data
+           CASE WHEN typeof(data) <> 'null' THEN '' ELSE data END AS data, data_version
       FROM onward_history INDEXED BY onward_history_acts
      WHERE {people} AND (at, process_id, version) < (:at, :id, :version)
      ORDER BY at DESC, process_id DESC, version DESC LIMIT :limit)
 
 -- name: history
 SELECT json_group_array(json_array(process_id, version, at, kind, from_status, to_status, transition, attempt, epoch,
-                                   actor, took, reason, data)) FROM (
+                                   actor, took, reason, data, data_version)) FROM (
     -- :light asks for the type only, and SQLite reads no data to tell it: a page of entries may have hundreds of megabytes.
     SELECT process_id, version, at, kind, from_status, to_status, transition, attempt, epoch, actor, took, reason,
-           CASE WHEN :light AND typeof(data) <> 'null' THEN '' ELSE data END AS data
+           CASE WHEN :light AND typeof(data) <> 'null' THEN '' ELSE data END AS data, data_version
       FROM onward_history WHERE process_id = :id AND version > :after ORDER BY version LIMIT :limit)
 
 -- name: data at
-SELECT data FROM onward_history
+SELECT data, data_version FROM onward_history
  WHERE process_id = :id AND version <= :version AND data IS NOT NULL
    AND EXISTS (SELECT 1 FROM onward_history WHERE process_id = :id AND version = :version)
  ORDER BY version DESC LIMIT 1
 
 -- name: next due
 SELECT max(due_at, ifnull(lease_until, due_at)) FROM onward_process
- WHERE due_at IS NOT NULL AND (flow, status) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:known))
+ WHERE due_at IS NOT NULL AND {known}
  ORDER BY max(due_at, ifnull(lease_until, due_at)) LIMIT 1
+
+-- name: walk
+-- Stepped through row by row, and left after enough data: nothing else is under way beside it.
+SELECT id, flow, status, {condition}, CASE WHEN condition IN ('finished', 'cancelled') THEN '' ELSE data END, {rest}
+  FROM onward_process WHERE id > :after ORDER BY id LIMIT :limit
 
 -- name: conditions
 SELECT {condition}, count(*) FROM onward_process GROUP BY 1

@@ -41,7 +41,7 @@ async def _facts(visit: Visit, asked: Asked, record: Record) -> dict[str, Any]:
     seen = asked.version if asked.version is not None and asked.version <= record.version else record.version
     told = await story(visit.app, record.id, record.version + 1)
     rows = [row for row in told.rows if row.line.entry.version > seen]
-    old = await visit.app.store.data_at(record.id, seen)
+    old = await visit.app.text_at(record, seen)
     return {
         "process": described(record),
         "as_of": shapes.instant(record.as_of),

@@ -19,7 +19,7 @@ async def download(visit: Visit) -> Response:
     """GET /data.json"""
     record = await visit.process(visit.query.get("id", ""))
     version = asked_version(visit, "version", record)
-    text = record.data if version in (None, record.version) else await visit.app.store.data_at(record.id, version)
+    text = record.data if version in (None, record.version) else await visit.app.text_at(record, version)
     if text is None:
         raise NotFound(f"version {version} of it is no longer in its history, which was pruned", hint="take the present one")
     name = _name(record.id, record.version if version is None else version)

@@ -48,7 +48,7 @@ async def _last_forkable(visit: Visit, record: Record) -> int:
     if record.condition not in OVER or flow is None:
         return record.version
     entries = await visit.app.store.history(record.id, record.version - LOOKS_MAX, LOOKS_MAX, light=True)
-    alive = (entry.version for entry in reversed(entries) if flow.stages.get(entry.to_status) is not None)
+    alive = (entry.version for entry in reversed(entries) if flow.stages.get(flow.today(entry.to_status)) is not None)
     return next(alive, record.version)
 
 
@@ -57,7 +57,7 @@ def _refused(visit: Visit, record: Record, status: str, at: int) -> str:
     try:
         if flow is None:
             raise NotFound(f"this app has no flow {record.flow!r}")
-        decide.fork(flow, record, status, at)
+        decide.fork(flow, record, flow.today(status), at)
     except OnwardError as error:
         return str(error)
     return ""
@@ -65,5 +65,5 @@ def _refused(visit: Visit, record: Record, status: str, at: int) -> str:
 
 async def names_outside(visit: Visit, record: Record, at: int | None = None) -> list[str]:
     """What of the data looks like the name of something outside; nothing, where nobody can read them."""
-    text = record.data if at is None or at == record.version else await visit.app.store.data_at(record.id, at)
+    text = record.data if at is None or at == record.version else await visit.app.text_at(record, at)
     return [] if contents(text).fault else await visit.app.shared(record.id, at)

@@ -8,7 +8,7 @@ from typing import Any
 
 from onward.errors import NotFound
 from onward.explain import explain, length
-from onward.flow import Edge
+from onward.flow import Edge, Flow
 from onward.graph.passed import Now, Passed, path_picture, walked
 from onward.panel.page import Page, Visit
 from onward.panel.pages.common import described, quoted
@@ -150,6 +150,8 @@ async def _way(visit: Visit, record: Record, past: Entry | None, entries: Sequen
     flow = visit.app.flow_of(record)
     last = record.version if past is None else past.version
     known, left_out = await whole_way(visit.app, record.id, [entry for entry in entries if entry.version <= last], last)
+    if flow is not None and flow.renamed:  # the way of a process is drawn on the flow as it is now
+        known, past = [_by_new_names(flow, entry) for entry in known], past and _by_new_names(flow, past)
     passed = _with_polls(walked(known, record.as_of if past is None else past.at), known, left_out)
     status = record.status if past is None else past.to_status
     condition = record.condition if past is None else _condition_then(visit, record, past)
@@ -175,6 +177,11 @@ async def _way(visit: Visit, record: Record, past: Entry | None, entries: Sequen
     now = Now(status, condition, "" if past else _note(record))
     across, down = (path_picture(flow, passed, now, link=link, down=down) for down in (False, True))
     return {**told, "_picture": across, "_picture_down": down}
+
+
+def _by_new_names(flow: Flow[Any], entry: Entry) -> Entry:
+    source = entry.from_status and flow.today(entry.from_status)
+    return replace(entry, from_status=source, to_status=flow.today(entry.to_status))
 
 
 def _with_polls(passed: Passed, entries: Sequence[Entry], left_out: int | None) -> Passed:
@@ -225,7 +232,7 @@ def _last_change(entries: Sequence[Entry], record: Record) -> int:
 async def _contents_at(visit: Visit, record: Record, version: int) -> contents.Contents:
     if version == record.version:
         return contents.contents(record.data)
-    text = await visit.app.store.data_at(record.id, version)
+    text = await visit.app.text_at(record, version)
     if text is None:
         return contents.Contents("", fault=f"version {version} is no longer in its history, which was pruned")
     return contents.contents(text)

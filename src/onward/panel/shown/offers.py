@@ -7,7 +7,7 @@ from typing import Any
 from onward import decide
 from onward.actor import Actor
 from onward.app import Onward
-from onward.codec import decode
+from onward.codec import typed
 from onward.errors import InvalidData, NotFound, OnwardError
 from onward.process import OVER, Condition, Record
 
@@ -68,7 +68,7 @@ def misfit(app: Onward, record: Record) -> str:
     if record.process is not None or flow is None or record.status not in flow.stages:
         return ""
     try:
-        decode(flow, record.id, record.status, record.data)
+        typed(flow, record)
     except InvalidData as error:
         return str(error).removeprefix(f"{flow.name} {record.id}: ")
     return ""

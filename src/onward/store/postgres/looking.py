@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 
-from onward.ports import Known, Search
+from onward.ports import WALK_CHARS, Known, Search
 from onward.store.search import FEW_MAX, Dialect, Way, like, numbered, ways
 from onward.store.sql import load
 
 SQL = load("postgres.sql")
+WALK_AT_ONCE = 50  # rows that the server sends at once; each may have a megabyte
 
 
 def known_json(known: Known) -> str:
-    statuses: dict[str, list[str]] = {}
-    for flow, status in known:
-        statuses.setdefault(flow, []).append(status)
-    return json.dumps(statuses)
+    return by_flow([(flow, f"{version} {status}") for flow, status, version in known])
 
 
-DIALECT = Dialect(SQL, like, known_json)
+def by_flow(pairs: Sequence[tuple[str, str]]) -> str:
+    """{flow: [texts]}, which a row can be looked up in by its own."""
+    texts: dict[str, list[str]] = {}
+    for flow, text in pairs:
+        texts.setdefault(flow, []).append(text)
+    return json.dumps(texts)
+
+
+DIALECT = Dialect(SQL, like, known_json, by_flow)
 
 
 @asynccontextmanager
@@ -49,6 +55,18 @@ async def find(connection: Any, search: Search, now: datetime | None) -> list[An
 async def past(connection: Any, search: Search, now: datetime | None) -> str:
     place = await _place(connection, search, await _way(connection, search), now)
     return "" if place is None else place[1]
+
+
+async def walk(connection: Any, after: str, limit: int, now: datetime | None) -> list[Any]:
+    """The rows of a part of a walk; `connection` is in a transaction."""
+    rows: list[Any] = []
+    chars = 0
+    async for row in connection.cursor(SQL["walk"], now, after, limit, prefetch=WALK_AT_ONCE):
+        rows.append(row)
+        chars += len(row[4])
+        if chars > WALK_CHARS:
+            break
+    return rows
 
 
 async def _way(connection: Any, search: Search) -> Way:

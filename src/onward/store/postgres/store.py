@@ -14,7 +14,7 @@ import asyncpg
 
 from onward.decide import Change
 from onward.errors import Fenced, StoreError
-from onward.ports import Clock, Count, Known, Lease, NewProcess, Place, Search
+from onward.ports import Clock, Count, Kept, Known, Lease, NewProcess, Place, Search
 from onward.process import Condition, Entry, Record
 from onward.store import guest
 from onward.store.fork import not_open, pid
@@ -221,7 +221,7 @@ class PostgresStore:
             written: Record = await change.transaction.commit(record, change)
             self._news.tell()
             return written
-        item = Commit(record, change, record.status, record.attempt, record.owner)
+        item = Commit(record, change, record.was or record.status, record.attempt, record.owner)
         await self._batches.add(item)
         return after(record, change, item.at)
 
@@ -335,7 +335,8 @@ class PostgresStore:
     async def insert(self, processes: Sequence[NewProcess], actor: str, connection: Any = None) -> list[bool]:
         if not processes:
             return []
-        columns = zip(*((p.id, p.flow, p.status, p.data, p.kind, p.reason, _bucket(p.id)) for p in processes), strict=True)
+        rows_of = ((p.id, p.flow, p.status, p.data, p.kind, p.reason, p.data_version, _bucket(p.id)) for p in processes)
+        columns = zip(*rows_of, strict=True)
         values = (*map(list, columns), actor)
         if connection is not None:
             rows = await self._through(connection, "insert", *values)
@@ -361,7 +362,7 @@ class PostgresStore:
             raise
 
     async def act(self, record: Record, change: Change, actor: str, reason: str | None) -> Record:
-        rows = await self._write("act", record.id, record.version, actor, reason, *_act_values(change))
+        rows = await self._write("act", record.id, record.version, actor, reason, *_act_values(change), record.data_version)
         if rows:
             self._news.tell(at_once=True)
             return _record(rows[0])
@@ -400,9 +401,12 @@ class PostgresStore:
         rows = await (self._read(*what) if connection is None else self._through(connection, *what))
         return [_entry(row) for row in rows]
 
-    async def data_at(self, id: str, version: int) -> str | None:
+    async def data_at(self, id: str, version: int) -> Kept | None:
         rows = await self._read("data at", id, version)
-        return rows[0][0] if rows else None
+        return Kept(*rows[0]) if rows else None
+
+    async def walk(self, after: str, limit: int) -> list[Record]:
+        return [_record(row) for row in await self._search(lambda c: looking.walk(c, after, limit, self._now()))]
 
 
 # -- rows <-> words -----------------------------------------------------------------------------------------------
@@ -430,9 +434,9 @@ def _record(row: Any) -> Record:
 
 
 def _entry(row: Any) -> Entry:
-    id, version, at, kind, source, target, transition, attempt, epoch, actor, took, reason, data = row
+    id, version, at, kind, source, target, transition, attempt, epoch, actor, took, *rest = row
     seconds = None if took is None else took / 1e6
-    return Entry(id, version, at, kind, source, target, transition, attempt, epoch, actor, seconds, reason, data)
+    return Entry(id, version, at, kind, source, target, transition, attempt, epoch, actor, seconds, *rest)
 
 
 def _act_values(change: Change) -> tuple[Any, ...]:

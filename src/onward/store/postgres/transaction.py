@@ -86,7 +86,7 @@ class PostgresTransaction:
 
     async def commit(self, record: Record, change: Change) -> Record:
         """Cannot be cancelled: who is learns so after the verdict."""
-        item = Commit(record, change, record.status, record.attempt, record.owner)
+        item = Commit(record, change, record.was or record.status, record.attempt, record.owner)
         task = asyncio.ensure_future(self._commit(item))
         try:
             await asyncio.shield(task)

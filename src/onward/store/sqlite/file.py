@@ -58,7 +58,9 @@ def connect(name: str, busy_s: float, *, uri: bool = False, writes: bool = True)
     """A connection for writing and reading. The file must be there already, unless `name` is memory's. One that never
     `writes` leaves a file that is not ours as it is.
     """
-    connection = sqlite3.connect(name, busy_s, isolation_level=None, check_same_thread=False, cached_statements=64, uri=uri)
+    connection = sqlite3.connect(
+        name, timeout=busy_s, isolation_level=None, check_same_thread=False, cached_statements=64, uri=uri
+    )
     connection.text_factory = _LENIENT_TEXT
     for pragma in (
         "journal_mode=WAL" if writes else "query_only=ON",

@@ -53,6 +53,12 @@ class InlineWriter(Writer):
         with transaction(self._connection):
             return run(self._connection)
 
+    def forget(self, owner: str) -> None:
+        """The program is dead whose worker that was: a database rolls back what it had open, and others need not wait for it."""
+        for turn in [self._lent, *self._turns]:
+            if isinstance(turn, InlineTurn):
+                turn.give_up_of(owner)
+
     def _call(self) -> None:
         if not self._called and self._lent is None:
             self._called = True
@@ -97,6 +103,10 @@ class InlineTurn(Turn):
         self._alarm = self._loop.call_later(TRANSACTION_S, self._expire)
         self._begun.set()
         return None
+
+    def give_up_of(self, owner: str) -> None:
+        if self._record.owner == owner:
+            self._order(None)
 
     def _order(self, item: Commit | None) -> bool:
         if self._over:

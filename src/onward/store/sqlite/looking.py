@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
-from onward.ports import Search
+from onward.ports import WALK_CHARS, Search
 from onward.store.rows import MICROSECOND
 from onward.store.search import FEW_MAX, Dialect, Part, Way, glob, ways
 from onward.store.sqlite.file import SQL, micros
 
-DIALECT = Dialect(SQL, glob, known=list)
+DIALECT = Dialect(SQL, glob, known=list, pairs=list)
 LAST = 2**62  # later than any instant
 
 
@@ -53,6 +53,18 @@ def find(connection: sqlite3.Connection, search: Search, now: int) -> list[Any]:
 def past(connection: sqlite3.Connection, search: Search) -> str:
     place = _place(connection, search, _way(connection, search))
     return "" if place is None else place[1]
+
+
+def walk(connection: sqlite3.Connection, after: str, limit: int, now: int) -> Iterator[Any]:
+    """The rows of a part of a walk."""
+    chars = 0
+    rows = connection.execute(SQL["walk"], {"after": after, "limit": limit, "now": now})
+    for row in rows:
+        yield row
+        chars += len(row[4])
+        if chars > WALK_CHARS:
+            break
+    rows.close()
 
 
 def _way(connection: sqlite3.Connection, search: Search) -> Way:

@@ -17,7 +17,7 @@ from typing import Any
 
 from onward.decide import Change
 from onward.errors import Fenced, OnwardError, StoreError
-from onward.ports import Clock, Count, Known, Lease, NewProcess, Place, Search
+from onward.ports import Clock, Count, Kept, Known, Lease, NewProcess, Place, Search
 from onward.process import Condition, Entry, Record
 from onward.store import guest
 from onward.store.fork import not_open, pid
@@ -252,6 +252,11 @@ class SqliteStore:
             except sqlite3.Error as error:
                 raise store_error(self.path, error) from error
 
+    def forget(self, owner: str) -> None:
+        """Of an inline store: the program of this worker died, so whatever it had open is rolled back."""
+        if isinstance(self._writer, InlineWriter):
+            self._writer.forget(owner)
+
     async def release(self, records: Sequence[Record], *, begun: bool) -> None:
         held = json.dumps([(record.id, record.epoch, record.owner) for record in records])
 
@@ -297,7 +302,7 @@ class SqliteStore:
     # -- the verbs of a person --------------------------------------------------------------------------------
 
     async def insert(self, processes: Sequence[NewProcess], actor: str, connection: Any = None) -> list[bool]:
-        rows = json.dumps([(p.id, p.flow, p.status, p.data, p.kind, p.reason) for p in processes])
+        rows = json.dumps([(p.id, p.flow, p.status, p.data, p.kind, p.reason, p.data_version) for p in processes])
         ids = json.dumps([p.id for p in processes])
 
         def run(connection: Sql) -> list[bool]:
@@ -374,7 +379,7 @@ class SqliteStore:
 
     async def counts(self) -> list[Count]:
         rows = await self._read(lambda c: _list(c, "counts", now=micros(self._clock.now())), long=True)
-        return [Count(flow, status, Condition(seen), number, instant(oldest)) for flow, status, seen, number, oldest in rows]
+        return [Count(flow, status, Condition(seen), n, instant(oldest), data) for flow, status, seen, n, oldest, data in rows]
 
     async def leases(self) -> list[Lease]:
         rows, now = await self._read(lambda c: _list(c, "leases")), self._clock.now()
@@ -393,9 +398,17 @@ class SqliteStore:
         rows = await self._read(run) if connection is None else self._through(connection, run)
         return [_entry(row) for row in rows]
 
-    async def data_at(self, id: str, version: int) -> str | None:
+    async def data_at(self, id: str, version: int) -> Kept | None:
         row = await self._read(lambda c: c.execute(SQL["data at"], {"id": id, "version": version}).fetchone())
-        return None if row is None else row[0]
+        return None if row is None else Kept(*row)
+
+    async def walk(self, after: str, limit: int) -> list[Record]:
+        def run(connection: sqlite3.Connection) -> list[Record]:
+            now = self._clock.now()
+            return [_record(row, now) for row in looking.walk(connection, after, limit, micros(now))]
+
+        answer: list[Record] = await self._read(run, long=True)
+        return answer
 
 
 # -- rows <-> words -----------------------------------------------------------------------------------------------
@@ -417,21 +430,21 @@ def _records(connection: Sql, block: str, now: datetime, **parameters: Any) -> l
 
 def _record(row: Sequence[Any], now: datetime) -> Record:
     (id, flow, status, condition, data, version, epoch, attempt, polls, transition, moves, cancelling,
-     entered_at, created_at, updated_at, due_at, owner, lease_until, error, excused, losses) = row  # fmt: skip
+     entered_at, created_at, updated_at, due_at, owner, lease_until, error, excused, losses, data_version) = row  # fmt: skip
     return Record(
         id, flow, status, Condition(condition), data, version, epoch, attempt, polls, transition, moves, bool(cancelling),
         instant(entered_at), instant(created_at), instant(updated_at), None if due_at is None else instant(due_at),
-        owner, None if lease_until is None else instant(lease_until), error, now, excused, losses,
+        owner, None if lease_until is None else instant(lease_until), error, now, excused, losses, data_version,
     )  # fmt: skip
 
 
 def _entry(row: Sequence[Any]) -> Entry:
-    id, version, at, kind, source, target, transition, attempt, epoch, actor, took, reason, data = row
+    id, version, at, kind, source, target, transition, attempt, epoch, actor, took, *rest = row
     seconds = None if took is None else took / 1e6
-    return Entry(id, version, instant(at), kind, source, target, transition, attempt, epoch, actor, seconds, reason, data)
+    return Entry(id, version, instant(at), kind, source, target, transition, attempt, epoch, actor, seconds, *rest)
 
 
-_COMMIT_WIDTH = 20
+_COMMIT_WIDTH = 21
 _COMMIT_ROW = "(" + ", ".join("?" * _COMMIT_WIDTH) + ")"
 _by_id = operator.attrgetter("id")
 
@@ -448,5 +461,5 @@ def _act_values(record: Record, change: Change, now: int, actor: str, reason: st
         "transition": change.transition, "moves": change.moves, "cancelling": change.cancelling,
         "due_at": None if change.due_after is None else now + change.due_after // MICROSECOND,
         "enters": change.enters, "error": change.error, "kind": change.kind, "actor": actor, "reason": reason,
-        "data": change.data,
+        "data": change.data, "data_version": record.data_version,
     }  # fmt: skip

@@ -25,7 +25,7 @@ from onward.store.sqlite.turn import Turn
 W = TypeVar("W", bound=Write)
 logger = logging.getLogger("onward")
 
-BATCH_MAX = 1_024  # writes in one transaction: about 12 ms; 1,024 * 20 parameters are below SQLite's limit of 32,766
+BATCH_MAX = 1_024  # writes in one transaction: about 12 ms; 1,024 * 21 parameters are below SQLite's limit of 32,766
 BUSY_S = 5.0  # how long a write waits for another program's before it is refused
 CHECKPOINT_AFTER = 4_000  # rows and transactions written between two checkpoints: some 30 MB of write-ahead log
 

@@ -131,9 +131,9 @@ class Hold:
             commit = asyncio.create_task(store.commit(record, moved(record, transaction=transaction)))
             for _ in range(number % 4):
                 await asyncio.sleep(0)
-            commit.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await commit
+            if commit.cancel():  # what has ended by now cannot be
+                with pytest.raises(asyncio.CancelledError):
+                    await commit
             await transaction.rollback()
             row = await agree(store, record.id)
             assert (record.id in await user.notes()) == (row.version == 1)

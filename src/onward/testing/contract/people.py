@@ -11,7 +11,7 @@ import pytest
 
 from onward.decide import NOW, Change
 from onward.errors import Conflict, Fenced, NotFound
-from onward.ports import Known, NewProcess, Search, Store
+from onward.ports import WALK_CHARS, Kept, Known, NewProcess, Search, Store
 from onward.process import Condition, Entry, Record
 from onward.testing.clock import ManualClock
 from onward.testing.contract.rows import (
@@ -84,7 +84,7 @@ class People:
         assert (json.loads(same.data), json.loads(other.data)) == ({"n": 1}, {"n": 2})
         written = [None if entry.data is None else json.loads(entry.data) for entry in await store.history("a")]
         assert written == [{"n": 1}, None, {"n": 2}]
-        assert json.loads(await store.data_at("a", 1) or "") == {"n": 1}
+        assert json.loads((await store.data_at("a", 1) or Kept("", 1)).data) == {"n": 1}
 
     async def test_what_begins_otherwise_than_by_a_start_says_so(self, store: Store) -> None:
         other = NewProcess("b", "parcel", "sent", '{"n": 0}', "forked", "from a at version 3")
@@ -144,6 +144,15 @@ class People:
         assert after.epoch == running.epoch + 1
         assert after.attempt == running.attempt  # in one visit it never goes back
         assert (await store.history("a"))[-1].attempt == running.attempt  # the one that it ended, not the one that was seen
+
+    async def test_an_act_with_data_gives_them_its_version_and_one_without_leaves_both_as_they_are(self, store: Store) -> None:
+        [seen] = await claimed(store, "a")
+        seen = await store.act(replace(seen, data_version=2), paused(seen), "ann", None)
+        assert (await agree(store, "a")).data_version == seen.data_version == 1
+        edit = replace(paused(seen), kind="edited", data='{"n": 0}')
+        seen = await store.act(replace(seen, data_version=2), edit, "ann", None)
+        assert (await agree(store, "a")).data_version == seen.data_version == 2
+        assert [(entry.data, entry.data_version) for entry in await store.history("a", 0)] == [(None, 1), ('{"n": 0}', 2)]
 
     # -- looking ----------------------------------------------------------------------------------------------
 
@@ -283,7 +292,8 @@ class People:
             return " ".join(record.id for record in await store.find(asked(query, known=known)))
 
         assert await ids("is:orphaned", None) == "" and await ids("is:orphaned", KNOWN) == "old"
-        assert await ids("is:orphaned", [("parcel", "done")]) == "new held late bad% bad_ old" == await ids("is:orphaned", [])
+        assert await ids("is:orphaned", [("parcel", "done", 1)]) == "new held late bad% bad_ old" == await ids("is:orphaned", [])
+        assert await ids("is:orphaned", [("parcel", "packed", 2)]) == "new held late bad% bad_ old"
         assert await ids("is:failed,running", KNOWN) == "held bad% bad_" and await ids("is:failed,running", []) == ""
         assert await ids("is:ready,orphaned", KNOWN) == "new old" and await ids("is:ready", KNOWN) == "new"
         assert await ids("is:over", []) == "done" == await ids("-is:orphaned", [])  # what is over is over, whatever is known
@@ -390,6 +400,37 @@ class People:
         counts = {(c.flow, c.status, c.condition): (c.number, c.oldest) for c in await store.counts()}
         ready = Condition.READY
         assert counts == {("parcel", "packed", ready): (2, since), ("letter", "packed", ready): (1, clock.now())}
+
+    async def test_what_stands_under_an_old_name_is_found_by_the_new_one(self, store: Store) -> None:
+        await store.insert([new("a"), new("b", status="wrapped"), new("c", status="wrapped", flow="letter"), new("d")], "ann")
+        renamed = [("parcel", "wrapped", "packed"), ("letter", "packed", "wrapped")]
+        for query, ids in {
+            "status:packed": "dba", "status:wrapped": "cb", "status:pack*": "dba", "status:packed,sent": "dba",
+            "-status:packed": "c", "status:sent": "", "flow:letter status:*": "c",
+        }.items():  # fmt: skip
+            found = await store.find(asked(query, renamed=renamed))
+            assert "".join(record.id for record in found) == ids, query
+        assert [record.status for record in await store.find(asked("id:b", renamed=renamed))] == ["wrapped"]  # the caller knows
+
+    async def test_data_of_another_version_are_counted_apart(self, store: Store) -> None:
+        await store.insert([new("a"), replace(new("b"), data_version=2), replace(new("c"), data_version=2)], "ann")
+        assert [(count.data_version, count.number) for count in await store.counts()] == [(1, 1), (2, 2)]
+
+    async def test_a_walk_comes_by_all_there_is_in_parts_of_bounded_size(self, store: Store, clock: ManualClock) -> None:
+        large = '{"t": "' + "x" * (WALK_CHARS // 4) + '"}'
+        await claimed(store, *(f"p{n}" for n in range(9)), data=large)
+        [over] = await store.find(asked("id:p4"))
+        [over] = [await store.act(over, finished(over), "ann", None)]
+        await store.insert([new("é"), replace(new("B"), data_version=2)], "ann")
+        parts: list[list[Record]] = []
+        while part := await store.walk(parts[-1][-1].id if parts else "", 7):
+            parts.append(part)
+        walked = [record for part in parts for record in part]
+        assert [record.id for record in walked] == ["B", *(f"p{n}" for n in range(9)), "é"]
+        assert [len(part) for part in parts] == [5, 5, 1]  # four large ones and a small one: a fifth large one would be too much
+        for record in walked:
+            assert bare(record) == bare(await agree(store, record.id), **{"data": ""} if record.id == over.id else {})
+        assert [len(await store.walk("p5", limit)) for limit in (1, 2)] == [1, 2]
 
     async def test_next_due_looks_past_live_leases_and_unknown_rows(self, store: Store, clock: ManualClock) -> None:
         assert await store.next_due(KNOWN) is None

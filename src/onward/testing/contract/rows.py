@@ -15,7 +15,7 @@ from onward.process import Condition, Entry, Record
 from onward.query import parse
 from onward.testing.clock import ManualClock
 
-KNOWN = [("parcel", "packed"), ("parcel", "sent")]  # what "our code" can move; the third status, done, is the end
+KNOWN = [("parcel", "packed", 1), ("parcel", "sent", 1)]  # what "our code" can move; the third status, done, is the end
 LEASE, SECOND = timedelta(seconds=30), timedelta(seconds=1)
 FOREIGN_ROWS = 20_000  # rows of code that nobody here knows
 NOTICED_S = 1.0  # the promise is 100 ms; a busy machine may take longer
@@ -137,8 +137,8 @@ async def agree(store: Store, id: str) -> Record:
     assert [entry.from_status for entry in entries] == [None, *(entry.to_status for entry in entries[:-1])]
     for entry in entries:
         data = entry.data if entry.data is not None else data
-        assert await store.data_at(id, entry.version) == data
-    assert record.data == data
+        assert await store.data_at(id, entry.version) == (data, entry.data_version)
+    assert (record.data, record.data_version) == (data, last.data_version)
     for ascending in ([e.at for e in entries], [e.epoch for e in entries], [e.transition for e in entries]):
         assert ascending == sorted(ascending)
     assert last.epoch <= record.epoch

@@ -71,7 +71,7 @@ class Work:
     async def test_text_comes_back_as_it_was_given(self, store: Store, text: str) -> None:
         data = '{"t": "' + "é𝄞'%s:x" * 20_000 + '"}'
         await store.insert([new(text, data, flow=text, status=text)], text)
-        [record] = await store.claim([(text, text)], text, 1, LEASE)
+        [record] = await store.claim([(text, text, 1)], text, 1, LEASE)
         after = await store.commit(record, moved(record, status=text, error=text, reason=text, data=data[:-2] + '!"}'))
         await store.record_step(after, text, text)
         seen = await agree(store, text)
@@ -114,7 +114,7 @@ class Work:
         await store.commit(record, not_yet(record, after=SECOND))
         assert [r.id for r in await store.claim(KNOWN, "worker-a", 1, LEASE, ["a", "c", "d", "no such"])] == ["c"]
         assert [r.id for r in await store.claim(KNOWN, "worker-b", 9, LEASE, ["b", "a", "c", "d"])] == ["a", "b"]
-        assert await store.claim([("letter", "new")], "worker-b", 9, LEASE, ["d"]) == []
+        assert await store.claim([("letter", "new", 1)], "worker-b", 9, LEASE, ["d"]) == []
 
     async def test_a_claim_counts_the_attempt_and_raises_the_epoch_and_is_no_commit(
         self, store: Store, clock: ManualClock
@@ -168,22 +168,24 @@ class Work:
             [record] = await claimed(store, id)
             await store.commit(record, rest(record))
         clock.advance(timedelta(days=365))
-        assert await store.claim([*KNOWN, ("parcel", "done")], "worker-a", 9, LEASE) == []
+        assert await store.claim([*KNOWN, ("parcel", "done", 1)], "worker-a", 9, LEASE) == []
 
     async def test_rows_of_unknown_code_are_neither_changed_nor_in_the_way(self, store: Store, clock: ManualClock) -> None:
-        half = FOREIGN_ROWS // 2
-        foreign = [new(f"letter-{n}", flow="letter") for n in range(half)] + [new(f"odd-{n}", status="lost") for n in range(half)]
-        for begin in range(0, FOREIGN_ROWS, 1_000):
+        third = FOREIGN_ROWS // 3
+        foreign = [new(f"letter-{n}", flow="letter") for n in range(third)]
+        foreign += [new(f"odd-{n}", status="lost") for n in range(third)]
+        foreign += [replace(new(f"newer-{n}"), data_version=2) for n in range(third)]
+        for begin in range(0, len(foreign), 1_000):
             await store.insert(foreign[begin : begin + 1_000], "ann")
-        before = await trace(store, "letter-0"), await trace(store, "odd-0")
+        before = [await trace(store, f"{what}-0") for what in ("letter", "odd", "newer")]
         clock.advance(1)
         await store.insert([new("ours")], "ann")
         begun = time.monotonic()
         assert [r.id for r in await store.claim(KNOWN, "worker-a", 10, LEASE)] == ["ours"]
-        assert await store.claim(KNOWN, "worker-a", 10, LEASE, ["letter-0", "odd-0"]) == []
+        assert await store.claim(KNOWN, "worker-a", 10, LEASE, ["letter-0", "odd-0", "newer-0"]) == []
         assert await store.next_due(KNOWN) == LEASE
         assert time.monotonic() - begun < 1
-        assert (await trace(store, "letter-0"), await trace(store, "odd-0")) == before
+        assert [await trace(store, f"{what}-0") for what in ("letter", "odd", "newer")] == before
 
     async def test_rivals_that_claim_at_once_never_get_the_same_process(self, store: Store, rival: Store) -> None:
         await store.insert([new(f"p{n:03}") for n in range(200)], "ann")
@@ -247,9 +249,24 @@ class Work:
         assert [entry.data for entry in await store.history("a")] == ['{"n": 0}', None, '{"n": 1}', None, None, '{"n": 0}']
         light = [entry.data for entry in await store.history("a", 0, 3, light=True)]
         assert light == [None, "", None]  # that there are data, and not the data
-        kept = [await store.data_at("a", version) for version in range(-1, 7)]
+        kept = [at and at.data for at in [await store.data_at("a", version) for version in range(-1, 7)]]
         assert kept == [None, '{"n": 0}', '{"n": 0}', '{"n": 1}', '{"n": 1}', '{"n": 1}', '{"n": 0}', None]
         assert await store.data_at("no such", 0) is None
+
+    async def test_a_commit_with_data_gives_them_its_version_and_one_without_leaves_both_as_they_are(self, store: Store) -> None:
+        await store.insert([new("a"), replace(new("b"), data_version=2)], "ann")
+        records = {record.id: record for record in await store.claim([("parcel", "packed", n) for n in (1, 2)], "w", 9, LEASE)}
+        assert {id: record.data_version for id, record in records.items()} == {"a": 1, "b": 2}
+        newer = replace(records["a"], data_version=3)  # as who has upgraded it in memory hands it over
+        newer = await store.commit(newer, moved(newer))
+        assert (await agree(store, "a")).data_version == 1
+        newer = await store.commit(newer, moved(newer, data='{"n": 0}'))  # the same values mean another thing now
+        assert (await agree(store, "a")).data_version == newer.data_version == 3
+        versions = [(entry.data, entry.data_version) for entry in await store.history("a")]
+        assert versions == [('{"n": 0}', 1), (None, 1), ('{"n": 0}', 3)]
+        assert [await store.data_at("a", version) for version in (0, 1, 2)] == [('{"n": 0}', n) for n in (1, 1, 3)]
+        again = await store.commit(newer, moved(newer, data='{"n": 0}'))
+        assert (await agree(store, "a")).version == again.version and (await store.history("a"))[-1].data is None
 
     async def test_a_commit_of_the_right_version_and_an_old_epoch_is_refused_and_leaves_no_trace(
         self, store: Store, rival: Store, clock: ManualClock
