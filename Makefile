@@ -3,13 +3,17 @@ PY   ?= python3
 VENV ?= .venv
 BIN  := $(VENV)/bin
 
-.PHONY: help demo test bench lint types fast screenshots clean
+.PHONY: help demo test prove mutants soak fuzz bench lint types fast screenshots clean
 
 help:
 	@echo "make demo         the main job on documents, its worker killed half-way (no key, no account, no cost)"
 	@echo "make test         everything that proves it: lint, types, tests, real crashes (about 12 minutes)"
 	@echo "make fast         the same without the minute-long crash loops"
+	@echo "make prove        the main job and every example, disturbed at every point of them"
+	@echo "make mutants      26 bugs planted in the engine, one after another: the tests catch each (about 3 minutes)"
 	@echo "make bench        how fast it is, beside the bare limit of this machine"
+	@echo "make soak         an hour of everything that can go wrong, on both stores; MINUTES=5 SEED=7 JSON=file"
+	@echo "make fuzz         five minutes of random input for all that reads any; MINUTES=5 SEED=7"
 	@echo "make screenshots  docs/images/panel-*.png anew, from a real run in a real browser"
 	@echo "make clean        removes .venv and what the demo and the benchmark wrote"
 
@@ -32,8 +36,21 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	@$(BIN)/mypy
 
+prove: $(VENV)/.test
+	@PYTHONPATH=tests $(BIN)/python -m proofs
+
+mutants: $(VENV)/.test
+	@PYTHONPATH=tests $(BIN)/python -m mutants $(NAMES)
+
 bench: $(VENV)/.test
 	@$(BIN)/python benchmarks/bench.py
+
+MINUTES ?=
+soak: $(VENV)/.test
+	@PYTHONPATH=tests $(BIN)/python -m soak --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED)) $(if $(JSON),--json $(JSON))
+
+fuzz: $(VENV)/.test
+	@PYTHONPATH=tests $(BIN)/python -m fuzz --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED))
 
 screenshots: $(VENV)/.test
 	@PYTHONPATH=tests $(BIN)/python -m browser.screenshots docs/images

@@ -7,7 +7,7 @@ import asyncio
 from enum import StrEnum, auto
 from typing import Literal
 
-from onward import END, Context, Every, Flow, Onward, Process, Retry, stage
+from onward import END, Every, Flow, Onward, Process, Retry, stage
 
 RENTED: set[str] = set()  # stands for the cloud
 
@@ -21,12 +21,16 @@ class Status(StrEnum):
 
 class Job(Process[Status]):
     status: Status = Status.WANTED
-    machine: str = ""
 
 
-async def rent(job: Job, ctx: Context) -> Literal[Status.RENTED]:
-    job.machine = f"machine-{ctx.key}"  # the same name in every attempt: renting it again changes nothing
-    RENTED.add(job.machine)
+def machine_of(job: Job) -> str:
+    return f"machine-of-{job.id}"
+
+
+async def rent(job: Job) -> Literal[Status.RENTED]:
+    # The same name in every attempt: renting it again changes nothing. And one that the clean-up knows without being told: a
+    # job cancelled at this moment has a machine, and nothing of it in its row.
+    RENTED.add(machine_of(job))
     return Status.RENTED
 
 
@@ -35,7 +39,7 @@ async def work(job: Job) -> Literal[Status.RENTED, Status.DONE]:
 
 
 async def give_back(job: Job) -> Literal[Status.GIVEN_BACK]:
-    RENTED.discard(job.machine)  # what is gone already is gone: that is done too
+    RENTED.discard(machine_of(job))  # what is gone already is gone: that is done too
     return Status.GIVEN_BACK
 
 
@@ -43,7 +47,9 @@ flow = Flow(
     Job,
     {
         Status.WANTED: rent,
-        Status.RENTED: stage(work, every=Every(seconds=0.1), within=3600, otherwise=Status.DONE, on_failure=Status.DONE),
+        Status.RENTED: stage(
+            work, every=Every(seconds=0.1, longest=600), within=3600, otherwise=Status.DONE, on_failure=Status.DONE
+        ),
         Status.DONE: stage(give_back, retry=Retry(attempts=100)),
         Status.GIVEN_BACK: END,
     },

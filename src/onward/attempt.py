@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
-from onward.codec import decode, encode, printable
+from onward.codec import encode, printable, typed
 from onward.context import Context, RunSync
 from onward.decide import Failed, Outcome, Returned, Undone, Unreadable
 from onward.errors import InvalidData, LeaseLost, Misuse, RetryAfter, RolledBack, Unrecoverable
@@ -34,6 +34,7 @@ class Tools:
     run_sync: RunSync
     monotonic: Callable[[], float]
     seldom: Seldom
+    context: type[Context] = Context
 
 
 async def run_attempt(flow: Flow[Any], record: Record, tools: Tools) -> Outcome:
@@ -47,13 +48,14 @@ async def run_attempt(flow: Flow[Any], record: Record, tools: Tools) -> Outcome:
     process = record.process
     if process is None:
         try:
-            process = decode(flow, record.id, record.status, record.data)
+            process = typed(flow, record)
         except InvalidData as error:
             return Unreadable(str(error))
     record.process = None  # the copy is the handler's now; another attempt gets another
     context = None
     if line.takes_context:
-        context = Context(flow, record, process, tools.store, tools.resources.get(flow.name), tools.run_sync, tools.seldom)
+        resources = tools.resources.get(flow.name)
+        context = tools.context(flow, record, process, tools.store, resources, tools.run_sync, tools.seldom)
     try:
         status = await _call(line, record, process, context, tools)
         data, copy = _judge(flow, line, record, process, status)

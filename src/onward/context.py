@@ -137,7 +137,7 @@ class Context:
         self._refuse_inside("map")
         if limit < 1:
             raise ValueError(f"limit={limit}: at least 1")
-        prefix, seen = name or _called(fn), Counter[str]()
+        prefix, seen = name or called(fn), Counter[str]()
         named = []
         for item in items:
             label = _label(item)
@@ -278,7 +278,7 @@ class _ProcessLog(logging.LoggerAdapter[logging.Logger]):
         return f"{bound['process_id']} {bound['status']}: {msg}", kwargs
 
 
-def _called(fn: Callable[..., Any]) -> str:
+def called(fn: Callable[..., Any]) -> str:
     function = fn.func if isinstance(fn, functools.partial) else fn
     return str(getattr(function, "__name__", type(function).__name__))
 

@@ -20,6 +20,9 @@ COMMANDS = {
         "show": ("onward.cli.show", "Show one process, now or at an earlier version."),
         "history": ("onward.cli.history", "What happened to a process, commit by commit."),
         "diff": ("onward.cli.diff", "What changed in a process's data."),
+        "at": ("onward.cli.at", "A process as it was, what came next, and what could have come."),
+        "compare": ("onward.cli.compare", "Two futures side by side: a fork and its origin."),
+        "export": ("onward.cli.export", "A process as JSON, or as a test that fails where it failed."),
         "watch": ("onward.cli.watch", "Follow one process, or the counts of all."),
         "stats": ("onward.cli.stats", "How many of each flow are in which condition, and how fast they come and go."),
         "workers": ("onward.cli.workers", "Who holds processes right now."),
@@ -40,6 +43,7 @@ COMMANDS = {
     "Check": {
         "graph": ("onward.cli.graph", "Draw a flow: text, Mermaid, SVG or JSON."),
         "check": ("onward.cli.check", "Prove the flows, and hold them against what is stored."),
+        "prove": ("onward.cli.prove", "Crash a flow at every point, and compare with an undisturbed run."),
         "db": ("onward.cli.db", "Look after the store: status, upgrade, prune, backup."),
         "doctor": ("onward.cli.doctor", "Facts about this installation, to paste into an issue."),
         "completion": ("onward.cli.completion", "Print the completion script of a shell."),

@@ -107,21 +107,28 @@ def _can_import_from(folder: Path) -> None:
 
 def import_app(name: str) -> Onward:
     """Imports `module:attr` (attr: `app` where it is left out). Raises NoApp with the reason, in one line."""
+    found = import_named(name)
+    if not isinstance(found, Onward):
+        raise NoApp(f"{name} is a {type(found).__name__}, not an app", hint="app = Onward(url, flows=[...])")
+    return found
+
+
+def import_named(name: str, what: str = "app") -> Any:
+    """What `module:attr` names (attr: `app` where it is left out), once `app_name` has been asked where modules are found."""
     module_name, _, attribute = name.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
     except FlowError as error:
-        raise NoApp(f"the app {name} cannot be imported: {error}", hint="mend the flow, then: onward check") from error
+        raise NoApp(f"the {what} {name} cannot be imported: {error}", hint="mend the flow, then: onward check") from error
     except (Exception, SystemExit) as error:  # the user's module may do anything while it is imported
         raise NoApp(
-            f"the app {name} cannot be imported: {type(error).__name__}: {error}{_where(error)}", hint=_hint(error)
+            f"the {what} {name} cannot be imported: {type(error).__name__}: {error}{_where(error)}", hint=_hint(error)
         ) from error
     for part in (attribute or "app").split("."):
         if not hasattr(found, part):
-            raise NoApp(f"the app {name} cannot be found: {module_name} has no {attribute or 'app'!r}", hint="--app module:attr")
+            hint = "--app module:attr" if what == "app" else "write module:attr"
+            raise NoApp(f"the {what} {name} cannot be found: {module_name} has no {attribute or 'app'!r}", hint=hint)
         found = getattr(found, part)
-    if not isinstance(found, Onward):
-        raise NoApp(f"{name} is a {type(found).__name__}, not an app", hint="app = Onward(url, flows=[...])")
     return found
 
 

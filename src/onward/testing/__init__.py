@@ -10,10 +10,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onward.testing.clock import ManualClock
     from onward.testing.contract import StoreContract
+    from onward.testing.production import only_stage, stored
+    from onward.testing.proving import Http, Outside, Proof, prove
     from onward.testing.scripts import outcomes
     from onward.testing.world import World, run, run_to_rest
 
-__all__ = ["ManualClock", "StoreContract", "World", "outcomes", "run", "run_to_rest"]
+__all__ = [
+    "Http",
+    "ManualClock",
+    "Outside",
+    "Proof",
+    "StoreContract",
+    "World",
+    "only_stage",
+    "outcomes",
+    "prove",
+    "run",
+    "run_to_rest",
+    "stored",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,8 +39,18 @@ def __getattr__(name: str) -> Any:
             from onward.testing import world
 
             return getattr(world, name)
+        case "only_stage" | "stored":
+            from onward.testing import production
+
+            return getattr(production, name)
+        case "Http" | "Outside" | "Proof" | "prove":
+            from onward.testing import proving
+
+            return getattr(proving, name)
         case "outcomes":
-            from onward.testing.scripts import outcomes as found
+            from onward.testing import scripts
+
+            return scripts.outcomes
         case "StoreContract":
             return _contract()
         case _:

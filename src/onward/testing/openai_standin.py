@@ -137,12 +137,13 @@ class OpenAIStandin:
     `faults` maps a kind to N: each Nth request which the kind applies to is hit (1: each), counted per kind, so that
     the same requests in the same order meet the same faults. What one kind refuses is not counted for the next.
     `clock` says the seconds since 1970: a test may hand in its own, and let files expire and responses end at will.
+    `port` None: no server, no thread; whoever has the object calls `answer`.
     """
 
     def __init__(
         self,
         *,
-        port: int = 0,
+        port: int | None = 0,
         seconds_queued: float = 0.5,
         seconds_reasoning: float = 1.5,
         seconds_retry_after: int = 1,
@@ -164,16 +165,19 @@ class OpenAIStandin:
         self._statuses: Counter[str] = Counter()  # of deleted responses, when they were
         self._counts: Counter[str] = Counter()  # of everything else
         self._expires_next = math.inf  # no file does before
-        self._server = _Server(self, port)
-        self.base_url = f"http://{HOST}:{self._server.server_port}/v1"
+        self._server = None if port is None else _Server(self, port)
+        self.base_url = f"http://{HOST}:{self._server.server_port}/v1" if self._server else f"http://{HOST}/v1"
 
     def __enter__(self) -> Self:
+        if self._server is None:
+            raise ValueError("it has no port: it is asked by `answer`, in this program")
         threading.Thread(target=self._server.serve_forever, args=(0.02,), name="openai-standin", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
 
     def report(self) -> Json:
         """What happened since the start. Also at GET /standin/report, beside /v1 and without a key.

@@ -102,6 +102,8 @@ def run_to_rest(
 class World(Control):
     """`async with World([flow]) as world:` inside of `run`. Programs in it are `Life`s, which can be killed and stopped."""
 
+    worker_type: type[VirtualWorker]
+
     def __init__(
         self,
         flows: Iterable[Flow[Any]],
@@ -145,9 +147,15 @@ class Program(Life):
 
     def __init__(self, name: str, world: World, store: Store, until_idle: bool, given: dict[str, Any]) -> None:
         super().__init__(name)
-        self.worker = VirtualWorker(world.flows, store, world.clock, world.observers, **given)
+        self.worker = world.worker_type(world.flows, store, world.clock, world.observers, **given)
         self.worker.owner = name
+        self._world = world
         self.running = self.begin(self.worker.run(until_idle=until_idle))
+
+    def kill(self) -> None:
+        super().kill()
+        if isinstance(self._world.store, SqliteStore):
+            self._world.store.forget(self.name)
 
 
 class LoopHeartbeat(Heartbeat):
@@ -184,6 +192,9 @@ class VirtualWorker(Worker):
         assert isinstance(self._heartbeat, LoopHeartbeat)
         self._heartbeat.wake()
         return super()._begin(record)
+
+
+World.worker_type = VirtualWorker
 
 
 def _with_resources(flow: Flow[Any], resources: Any) -> Flow[Any]:
