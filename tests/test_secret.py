@@ -499,7 +499,9 @@ def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
 
 
 LOOKS = [line.split() for line in ("show {}", "show {} --version 1", "history {}", "explain {}", "diff {} 0..1", "diff {} 0")]
+LOOKS += [line.split() for line in ("at {} 1", "export {}", "export {} --as-test", "export {} --as-test --at 0")]
 LISTS = [["ls"], ["ls", "is:failed", "--by", "error"], ["check"], ["doctor"], ["watch", "bad"], ["show", "bad", "--data"]]
+LISTS += [["at", "bad", "1", "--data"], ["compare", "good", "bad"]]
 
 
 def test_canaries_come_out_of_no_command_in_no_shape(bank):

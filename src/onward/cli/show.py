@@ -29,7 +29,7 @@ DATA_CHARS_MAX = 4_000  # of data in the text view; --data and --json show all o
 @click.option("--data", "only_data", is_flag=True, help="Only the data, as JSON.")
 @pass_settings
 def show(settings: Settings, id: str, version: int | None, only_data: bool) -> None:
-    """Show one process. ID may be the beginning of an id, of 4 characters or more."""
+    """Show one process. ID may be the beginning of an id, of 4 characters or more. As it was at a version: onward at."""
     output = Output(settings)
 
     async def work(app: Onward) -> None:
@@ -45,7 +45,7 @@ def show(settings: Settings, id: str, version: int | None, only_data: bool) -> N
         else:
             for name, value in _facts(record):
                 output.line(f"{name:<10} {value}")
-            _print_data(output, data, record.version if version is None else version, version is not None)
+            print_data(output, data, "" if version is None else f"as it was after version {version}")
 
     with_app(settings, work)
 
@@ -65,9 +65,8 @@ def _facts(record: Record) -> Iterator[tuple[str, str]]:
         yield "error", printable(record.error).replace("\n", "\n" + " " * 11)
 
 
-def _print_data(output: Output, data: Any, version: int, earlier: bool) -> None:
+def print_data(output: Output, data: Any, head: str) -> None:
     text = to_json(data)
-    head = f"as it was after version {version}" if earlier else ""
     output.line(f"{'data':<10} {head}".rstrip())
     for line in text[:DATA_CHARS_MAX].splitlines():
         output.line(f"  {line}")

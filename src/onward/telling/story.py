@@ -23,9 +23,10 @@ class Line:
     times: int = 1
 
 
-async def all_entries(control: Control, id: str, after: int = -1) -> AsyncIterator[Entry]:
+async def all_entries(control: Control, id: str, after: int = -1, *, light: bool = False) -> AsyncIterator[Entry]:
+    """`light`: where an entry has data, '' stands for it."""
     while True:
-        page = await control.history(id, after=after, limit=PAGE)
+        page = await control.history(id, after=after, limit=PAGE, light=light)
         for entry in page:
             yield entry
         if len(page) < PAGE:
