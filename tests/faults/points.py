@@ -270,7 +270,7 @@ def _wrap_writer() -> None:
 
 
 def _wrap_turns() -> None:
-    connect, commit, close = SqliteStore._connect_for, Turn._commit, vars(turn_module)["_close"]
+    connect, commit, close = SqliteStore._connect_for, Turn._commit, vars(turn_module)["close"]
 
     def connect_and_spy(self: SqliteStore, record: Record) -> sqlite3.Connection:
         connection = connect(self, record)
@@ -290,7 +290,7 @@ def _wrap_turns() -> None:
 
     put(SqliteStore, "_connect_for", connect_and_spy)
     put(Turn, "_commit", commit_and_trip)
-    put(turn_module, "_close", trip_and_close)
+    put(turn_module, "close", trip_and_close)
 
 
 def _wrap_verbs(books: Books, kind: Any) -> None:

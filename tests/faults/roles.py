@@ -23,7 +23,7 @@ import onward.worker as worker_module
 from onward import Flow, Onward, Process, StoreError
 from onward.store.urls import is_postgres
 
-from . import bugs, ledger, points, points_postgres, races, trouble
+from . import bugs, fleet, ledger, points, points_postgres, races, trouble
 
 PORTION = 10  # processes of one insert
 TRIES_MAX = 20
@@ -49,16 +49,21 @@ def play(order: dict[str, Any]) -> int:
             assert hasattr(module, name), name
             setattr(module, name, value)
     if "bug" in order:
-        bugs.PLANTED[order["bug"]]()
+        bugs.plant(order["bug"])
     points.arm(ledger.BOOKS, os.environ["CRASH"])
     points_postgres.arm()
+    fleet.keep_books_of_unknown_commits(ledger.BOOKS)
     role = {"work": work, "feed": feed, "sell": sell, "operate": operate, "close": close}[order["role"]]
     asyncio.run(role(order))
     return 0
 
 
 def app(order: dict[str, Any]) -> Onward:
-    return Onward(order["store"], FLOWS, observers=[ledger.BOOKS.acknowledged])
+    """`release` 2 is code of the next version of the ledger."""
+    release = order.get("release", 1)
+    ledger.BOOKS.note("release", release)
+    flows = FLOWS if release == 1 else [ledger.NEXT, *FLOWS[1:]]
+    return Onward(order["store"], flows, observers=[ledger.BOOKS.acknowledged])
 
 
 async def work(order: dict[str, Any]) -> None:
@@ -86,7 +91,9 @@ async def _tell_to_stop(begun: int) -> None:
 
 
 async def feed(order: dict[str, Any]) -> None:
-    """Starts `portion` new processes whenever fewer than `enough` are unfinished, until it is told to stop."""
+    """Starts `portion` new processes whenever fewer than `enough` are unfinished, looking `every` so many seconds, until it is
+    told to stop.
+    """
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     draw = random.Random(order["seed"])
@@ -99,7 +106,7 @@ async def feed(order: dict[str, Any]) -> None:
             except StoreError as error:  # it was told so: nothing was acknowledged
                 logging.warning("could not start: %s", error)
             try:
-                await asyncio.wait_for(stop.wait(), 0.05)
+                await asyncio.wait_for(stop.wait(), order.get("every", 0.05))
             except TimeoutError:
                 pass
 
