@@ -4,7 +4,7 @@ C1 acknowledged means written · C2 versions without gap or twin · C3 the row i
 granted once, and none while the lease of the one before runs · C5 a later read sees what was acknowledged before ·
 C6 effects · C7 all at rest · C8 the data's own log · C9 no word of a bug in a program's log · C10 SQLite's file is whole ·
 C11 what was written in a transaction with a transition, or with a start, is there once if that is there, and not at all if
-it is not.
+it is not · C12 data of a newer version of the code are neither claimed nor written by an older one.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def check(
     `failed` are the ids that must have ended as failed, with an error; all others must be over, in one of these conditions.
     """
     verdict, found = Verdict(), Found.read(folder)
-    names = ("started", "acks", "claims", "effects", "once", "refused", "leases", "renewals", "releases")
+    names = ("started", "acks", "claims", "effects", "once", "refused", "leases", "renewals", "releases", "release")
     books = {name: list(_books(folder, name)) for name in names}
     excused = {program.boot for program in programs if program.exited != 0 or program.stops}
     _acknowledged(verdict, found, books)
@@ -111,6 +111,7 @@ def check(
     _steps(verdict, found, books)
     _data(verdict, found)
     _transactions(verdict, found)
+    _releases(verdict, found, books)
     if at_rest:
         _rest(verdict, found, failed, over)
     for path in folder.glob("log-*"):
@@ -223,7 +224,7 @@ def _cut_off(found: Found, books: dict[str, list[list[Any]]]) -> set[tuple[str, 
     last_sign: Counter[str] = Counter()
     for boot, _, lease, asked_at, _ in books["renewals"]:
         renewed[boot].append((asked_at, asked_at + lease))
-    for boot, *_, at in (*books["claims"], *books["effects"], *books["renewals"]):
+    for boot, *_, at in (*books["claims"], *books["effects"], *books["renewals"], *books["releases"]):
         last_sign[boot] = max(last_sign[boot], at)
     cut_off = {(id, e["epoch"] - 1) for id, entries in found.history.items() for e in entries if e["kind"] in BY_PEOPLE}
     for _, id, epoch, *_, at in books["claims"]:
@@ -303,6 +304,23 @@ def _transactions(verdict: Verdict, found: Found) -> None:
     if found.sales is not None and sorted(found.sales) != sorted(found.rows):
         verdict.say("C11 sold and started differ:", sorted(set(found.sales) ^ set(found.rows)))
     verdict.counts["bookings"] = found.bookings.total()
+
+
+def _releases(verdict: Verdict, found: Found, books: dict[str, list[list[Any]]]) -> None:
+    """Versions of data only grow, the data are of the version that stands beside them, and old programs keep off new ones."""
+    release = {boot: number for boot, number, _ in books["release"]}
+    ledgers = {id: row for id, row in found.rows.items() if row["flow"] == ledger.FLOW.name and id in found.history}
+    for boot, id, _, version, *_ in books["claims"]:
+        entry = next(iter(found.history.get(id, ())[version : version + 1]), None)
+        if entry is not None and id in ledgers and entry["data_version"] > release.get(boot, 1):
+            verdict.say("C12", boot, "claimed", id, "at version", version, "whose data are newer than its code")
+    for id, row in ledgers.items():
+        for before, entry in pairwise([*found.history[id], row]):
+            if entry["data_version"] < before["data_version"]:
+                verdict.say("C12 the data of", id, "became older at version", entry["version"])
+            if entry["data"] is not None and json.loads(entry["data"])["release"] != entry["data_version"]:
+                verdict.say("C12 the data of", id, "at version", entry["version"], "are not of the version that it says")
+        verdict.counts["upgraded"] += row["data_version"] > found.history[id][0]["data_version"]
 
 
 def _data(verdict: Verdict, found: Found) -> None:

@@ -104,7 +104,7 @@ def main(order: dict[str, Any]) -> None:
     global BOOKS
     BOOKS = Books(Path(order["folder"]), order["boot"])
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(message)s")
-    keep_books_of_unknown_commits()
+    keep_books_of_unknown_commits(BOOKS)
     asyncio.run(work(order))
 
 
@@ -114,7 +114,7 @@ async def work(order: dict[str, Any]) -> None:
         await app.run(lease=LEASE_S, grace=10.0, concurrency=order["concurrency"])
 
 
-def keep_books_of_unknown_commits() -> None:
+def keep_books_of_unknown_commits(books: Books) -> None:
     """`unknown`: a commit got no answer. `looked`: what a look into the history said of some."""
     store = postgres_module.PostgresStore
     ask_of = store._ask_of
@@ -124,10 +124,10 @@ def keep_books_of_unknown_commits() -> None:
             found = await ask_of(self, block, batch)
         except Exception as error:
             if block == "commit":
-                BOOKS.note("unknown", type(error).__name__, [(item.id, item.own[1], item.own[2]) for item in batch])
+                books.note("unknown", type(error).__name__, [(item.id, item.own[1], item.own[2]) for item in batch])
             raise
         if block == "committed":
-            BOOKS.note("looked", [(item.id, item.own[1], item.own[2], item.id in found) for item in batch])
+            books.note("looked", [(item.id, item.own[1], item.own[2], item.id in found) for item in batch])
         return found
 
     store._ask_of = ask_and_note  # type: ignore[method-assign]

@@ -78,6 +78,7 @@ class Ledger(Process[Status]):
     seed: int
     length: int = 6  # transitions before it may close
     pace: float = 0.01  # seconds of an effect, at most
+    release: int = 1  # of which version of the code its data are
     log: list[tuple[int, str]] = []  # the version and status that each commit with data stood on
     tokens: dict[str, str] = {}  # what `once` and `map` answered, by transition and name
 
@@ -235,21 +236,21 @@ async def booked(ledger: Ledger, ctx: Context) -> Literal[Status.LEFT, Status.BO
 # A worker that is killed spends an attempt of everything it holds, so the kill loop needs many.
 PATIENT = Retry(attempts=50, first=0.01, longest=0.05)
 
-FLOW = Flow(
-    Ledger,
-    {
-        Status.OPENED: stage(opened, retry=PATIENT),
-        Status.LEFT: stage(left, retry=PATIENT),
-        Status.RIGHT: stage(right, retry=PATIENT),
-        Status.POLLED: stage(polled, retry=PATIENT, every=Every(0.01, longest=0.04)),
-        Status.RETRIED: stage(retried, retry=PATIENT),
-        Status.CHARGED: stage(charged, retry=PATIENT),
-        Status.MAPPED: stage(mapped, retry=PATIENT),
-        Status.SAVED: stage(saved, retry=PATIENT),
-        Status.BOOKED: stage(booked, retry=PATIENT, every=Every(0.01, longest=0.04)),
-        Status.CLOSED: END,
-    },
-)
+TABLE = {
+    Status.OPENED: stage(opened, retry=PATIENT),
+    Status.LEFT: stage(left, retry=PATIENT),
+    Status.RIGHT: stage(right, retry=PATIENT),
+    Status.POLLED: stage(polled, retry=PATIENT, every=Every(0.01, longest=0.04)),
+    Status.RETRIED: stage(retried, retry=PATIENT),
+    Status.CHARGED: stage(charged, retry=PATIENT),
+    Status.MAPPED: stage(mapped, retry=PATIENT),
+    Status.SAVED: stage(saved, retry=PATIENT),
+    Status.BOOKED: stage(booked, retry=PATIENT, every=Every(0.01, longest=0.04)),
+    Status.CLOSED: END,
+}
+FLOW = Flow(Ledger, TABLE)
+# The next release of the code, which may be at work beside the one before.
+NEXT = Flow(Ledger, TABLE, version=2, upgrade={1: lambda data: {**data, "release": 2}})
 
 
 def processes(seed: int, number: int, *, length: tuple[int, int] = (4, 10), pace: float = 0.01) -> Sequence[Ledger]:

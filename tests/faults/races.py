@@ -14,7 +14,21 @@ from pathlib import Path
 from typing import Any, Literal
 from zlib import crc32
 
-from onward import END, Conflict, Context, Every, Flow, NotFound, Onward, Process, Refused, Retry, Unrecoverable, stage
+from onward import (
+    END,
+    Conflict,
+    Context,
+    Every,
+    Flow,
+    NotFound,
+    Onward,
+    Process,
+    Refused,
+    Retry,
+    StoreError,
+    Unrecoverable,
+    stage,
+)
 from onward.process import OVER, Record
 
 from . import ledger
@@ -23,6 +37,7 @@ BEAT_S = 0.2
 NEAR_S = 0.005  # so long before or after a beat somebody acts
 ENOUGH = "enough"  # the file that lets all processes end
 CLOSER = "the last one"
+NOBODY_KNOWS = "nobody knows"  # the answer to an action whose answer was lost: it was done, or it was not
 NOBODY, NOBODY_EVERY = "nobody", 50  # the id of no process
 KINDS = {  # what each action is called in the history
     "pause": "paused",
@@ -130,7 +145,7 @@ async def operate(one: Onward, order: dict[str, Any]) -> None:
     """So many `people` act, `acts` times in all, each on one of `number` processes after another. What is over is begun anew.
 
     The book `acts` has a line for each: who, what, on which process, the version that was seen or None, and what came of it:
-    "done" with version, epoch, status and condition, or the error and its words.
+    "done" with version, epoch, status and condition, or the error and its words. Once it is enough nobody acts any more.
     """
     numbers = iter(range(order["acts"]))
     draw = random.Random(order["seed"])
@@ -138,6 +153,8 @@ async def operate(one: Onward, order: dict[str, Any]) -> None:
 
     async def go_on() -> None:
         for number in numbers:
+            if is_enough():
+                break
             index = draw.randrange(len(lives))
             if number % NOBODY_EVERY == 0:
                 await _act(one, number, "wake", NOBODY, None)
@@ -154,7 +171,11 @@ async def operate(one: Onward, order: dict[str, Any]) -> None:
 async def _living(one: Onward, index: int, lives: list[int]) -> Record:
     while True:
         id = f"race-{index}-{lives[index]}"
-        record = await one.start(Race(id=id))
+        try:
+            record = await one.start(Race(id=id))
+        except StoreError:  # nothing was acknowledged, and whoever asks again makes no second one
+            await asyncio.sleep(BEAT_S)
+            continue
         ledger.BOOKS.note("started", id)
         if record.condition not in OVER:
             return record
@@ -167,16 +188,18 @@ async def _act(one: Onward, number: int, verb: str, id: str, seen: int | None) -
         record = await getattr(one, verb)(id, version=seen, actor=who)
     except (Conflict, Refused, NotFound) as error:
         ledger.BOOKS.note("acts", who, verb, id, seen, type(error).__name__, str(error))
+    except StoreError as error:
+        ledger.BOOKS.note("acts", who, verb, id, seen, NOBODY_KNOWS, str(error))
     else:
         about = record.version, record.epoch, record.status, record.condition
         ledger.BOOKS.note("acts", who, verb, id, seen, "done", *about)
 
 
 async def close(one: Onward, order: dict[str, Any]) -> None:
-    """Retries and resumes what waits for a person, until all is over."""
+    """Retries and resumes what waits for a person, until all races are over."""
     (Path(order["folder"]) / ENOUGH).touch()
-    while not all(count.condition in OVER for count in await one.counts()):
+    while not all(count.condition in OVER for count in await one.counts() if count.flow == FLOW.name):
         for condition, verb in (("failed", "retry"), ("paused", "resume")):
-            for record in await one.find(condition=condition, limit=1_000):
+            for record in await one.find(flow=FLOW.name, condition=condition, limit=1_000):
                 await getattr(one, verb)(record.id, actor=CLOSER)
         await asyncio.sleep(BEAT_S)

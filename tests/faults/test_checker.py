@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from .checker import Verdict, check, look
+from .checker import Found, Verdict, _cut_off, check, look
 from .places import Places, store_of
 from .programs import Nursery, Program
 
@@ -151,7 +152,7 @@ FORGERIES: list[tuple[str, str, Callable[[Path], None]]] = [
         "C2 versions",
         sql(
             "INSERT INTO onward_history SELECT 1000000, process_id, version, at, kind, from_status, 'right', transition, attempt,"
-            " epoch, actor, took, reason, data FROM onward_history WHERE process_id = '11-0' AND version = 1"
+            " epoch, actor, took, reason, data, data_version FROM onward_history WHERE process_id = '11-0' AND version = 1"
         ),
     ),
     ("a row without history", "C2 rows", sql("DELETE FROM onward_history WHERE process_id = '11-0'")),
@@ -200,6 +201,9 @@ FORGERIES: list[tuple[str, str, Callable[[Path], None]]] = [
     ("a sub-step whose record is lost", "C6 the handler", sql("DELETE FROM onward_step")),
     ("a sub-step with another result", "C6 sub-step", sql("UPDATE onward_step SET result = '\"other\"'")),
     ("a process that is forgotten", "C7", sql("UPDATE onward_process SET condition = 'ready', due_at = 1 WHERE id = '11-7'")),
+    ("data of another version", "C12 the data", sql("UPDATE onward_history SET data_version = 2 WHERE process_id = '11-7'")),
+    ("data that became older", "C12 the data of", sql("UPDATE onward_history SET data_version = 2 WHERE version = 0")),
+    ("new data that old code claimed", "C12 work", sql("UPDATE onward_history SET data_version = 2")),
     ("a process that failed", "C7", sql("UPDATE onward_process SET condition = 'failed' WHERE id = '11-7'")),
     ("a lease that nobody gave back", "C7", sql("UPDATE onward_process SET owner = 'w', lease_until = 1 WHERE id = '11-7'")),
     ("data that lost its log", "C8", change_the_log),
@@ -267,3 +271,17 @@ def test_a_line_torn_by_a_kill_is_no_line(used: Used, copy: Path) -> None:
 def caught(verdict: Verdict, expected: str) -> bool:
     assert any(violation.startswith(expected) for violation in verdict.violations), verdict.violations
     return True
+
+
+def test_who_gave_back_after_it_was_taken_over_had_been_cut_off_and_lived() -> None:
+    """By the network: it could not renew, and had nothing else to give a sign of life with."""
+    books: dict[str, list[list[Any]]] = {
+        "claims": [["a", "p", 1, 0, 1, "worker-a", 1.0], ["b", "p", 2, 0, 2, "worker-b", 3.0]],
+        "effects": [["a", "before", "p", 0, "p:0", 1, 1, "worker-a", 1.1]],
+        "renewals": [["a", {"p": 1}, 1.0, 1.5, 1.6]],
+        "releases": [],
+    }
+    nothing = Found({}, {}, {}, Counter(), None, "ok")
+    assert _cut_off(nothing, books) == set()
+    books["releases"].append(["a", "p", 1, 9.0])
+    assert _cut_off(nothing, books) == {("p", 1)}

@@ -13,8 +13,8 @@ from onward.errors import StoreError
 @contextmanager
 def copied(target: Path) -> Iterator[Path]:
     """A new file, mode 0600, that takes the name `target` at the end. What is there is not overwritten: StoreError."""
+    _refuse_existing(target)  # also what has no name of its own, as "" and "..": folders that are there
     partial = target.with_name(f"{target.name}.partial")
-    _refuse_existing(target)
     try:
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:

@@ -45,6 +45,7 @@ TOKEN_BYTES = 32
 TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")  # TOKEN_BYTES in base64
 NOTE_CHARS_MAX = 400
 CUT_OFF = (408, 413)
+_NO_ASCII = re.compile(rb"[\x80-\xff]")
 NOBODY = Actor("", Role.VIEWER)
 
 
@@ -77,7 +78,7 @@ class Door:
             await receive()
             await send({"type": "websocket.close", "code": POLICY_VIOLATION})
         else:
-            request = Request(scope, receive)
+            request = Request(_escaped(scope), receive)
             try:
                 answer = await self._answer(self._visit(request))
             except ClientDisconnect:
@@ -246,6 +247,12 @@ def _note(visit: Visit, status: int) -> None:
     client = visit.request.client
     told = f"{visit.actor.name or 'nobody'} from {client.host if client else 'this machine'}: {visit.here} {what}: {status}"
     log.log(WARNING if status >= 400 else INFO, "%s", one_line(told, NOTE_CHARS_MAX))
+
+
+def _escaped(scope: Scope) -> Scope:
+    """Some servers pass bytes on that no URL has, and no URL can be made of them: as escapes they are judged like all others."""
+    query = scope.get("query_string", b"")
+    return scope if query.isascii() else {**scope, "query_string": _NO_ASCII.sub(lambda byte: b"%%%02X" % ord(byte[0]), query)}
 
 
 async def _send(request: Request, answer: Response, send: Send) -> None:
