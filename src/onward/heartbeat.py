@@ -43,6 +43,7 @@ class Heartbeat:
         self._answered = True
         self.trusted_for = lease.total_seconds() * TRUST  # seconds for which a lease renewed now may be believed in
         self.renewed_at = monotonic()  # when the last renewal that succeeded was sent
+        self.gone: Mapping[str, int] = {}  # what that one found to be ours no more; the news may be on its way into the loop yet
 
     def __enter__(self) -> Heartbeat:
         self._loop = asyncio.get_running_loop()
@@ -75,9 +76,10 @@ class Heartbeat:
         except Exception as error:  # whatever it is: a heart that stopped for it would cost every lease of this worker
             self._seldom.warning("the leases of %d processes could not be renewed: %s", len(held), error)
             return False
+        self.gone = {id: held[id] for id in lost}  # first: whoever believes in this renewal has to see what it does not hold for
         self.renewed_at = sent_at
         if lost:
-            self._in_the_loop(self._lost, {id: held[id] for id in lost})
+            self._in_the_loop(self._lost, self.gone)
         return True
 
     _stalled_since = 0.0

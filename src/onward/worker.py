@@ -273,7 +273,7 @@ class Worker:
         held = self._held.get(record.id)
         if self._draining:
             raise _Drained
-        if held is None or held.record.epoch != record.epoch:
+        if held is None or held.record.epoch != record.epoch or self._heartbeat.gone.get(record.id) == record.epoch:
             raise LeaseLost(f"{record.id} was given up")
         held.record = record
         flow, now = self._flows[record.flow], self._clock.monotonic()
