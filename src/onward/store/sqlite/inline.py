@@ -32,7 +32,7 @@ class InlineWriter(Writer):
 
     async def close(self) -> None:
         while self._waiting and self._lent is None:
-            await asyncio.sleep(0)  # whoever waits for that cannot go on within the task that closes
+            await asyncio.sleep(0)  # noqa: ASYNC110  # whoever waits for that cannot go on within the task that closes
         self._connection.close()
 
     def add(self, item: W) -> W:
