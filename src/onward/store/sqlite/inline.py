@@ -31,8 +31,9 @@ class InlineWriter(Writer):
             raise store_error(self._path, error) from error
 
     async def close(self) -> None:
-        while self._waiting and self._lent is None:
-            await asyncio.sleep(0)  # noqa: ASYNC110  # whoever waits for that cannot go on within the task that closes
+        # The loop writes what waits: those who wait for that cannot go on within the task that closes.
+        while self._waiting and self._lent is None:  # noqa: ASYNC110
+            await asyncio.sleep(0)
         self._connection.close()
 
     def add(self, item: W) -> W:
