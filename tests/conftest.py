@@ -22,6 +22,20 @@ from onward.store import upkeep_of
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# These compute, and wait for no program: they run beside the others, in the time that those leave.
+COMPUTING = {
+    "test_bounds.py", "test_codec.py", "test_decide.py", "test_differential.py", "test_graph.py", "test_graph_live.py",
+    "test_lease_model.py", "test_prove.py", "test_query.py", "test_types.py",
+}  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name in COMPUTING or item.path.parent.name == "simulation":
+            item.add_marker("computes")
+
+
 PATIENCE_S = 20.0  # a test that waits for longer hangs; none of them sleeps for its result
 IN_MEMORY = "sqlite:///:memory:"
 

@@ -73,7 +73,7 @@ V2 = {"second": "CHARGED", "field": "cents: int", "within": "timedelta(days=9)",
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
     with shop(tmp_path) as project:
-        (tmp_path / "pyproject.toml").write_text('[tool.onward]\napp = "orders:app"\n')
+        (tmp_path / "pyproject.toml").write_text('[tool.onward]\napp = "till:app"\n')
         deploy(project, V1)
         project.out("start", "order", "--id", "begun-1")
         project.out("start", "order", "--id", "priced-1")
@@ -90,9 +90,9 @@ def deploy(project: Project, code: dict[str, str], **more: str) -> None:
     """The next program that looks finds this code."""
     project.forget()
     text = MODEL.format(**{**code, **more})
-    (project.folder / "orders.py").write_text(text)
+    (project.folder / "till.py").write_text(text)
     # Two texts of one length within a second are one to the cache of bytecode.
-    for cached in (project.folder / "__pycache__").glob("orders*"):
+    for cached in (project.folder / "__pycache__").glob("till*"):
         cached.unlink()
 
 
@@ -332,7 +332,7 @@ async def test_places_in_a_list_and_words_of_a_validator_make_no_kinds_of_their_
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows_nor_with_their_size(tmp_path: Path) -> None:
     """2,000 rows of 100 kB in a page of the walk would be 100 MB of text alone."""
-    (tmp_path / "orders.py").write_text(MODEL.format(**V1))
+    (tmp_path / "till.py").write_text(MODEL.format(**V1))
     path = tmp_path / "orders.db"
 
     def onward(*words: str, rss: bool = False) -> str:
@@ -340,7 +340,7 @@ def test_memory_does_not_grow_with_the_rows_nor_with_their_size(tmp_path: Path) 
             "import resource, atexit, sys; atexit.register(lambda: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))\n"
         )
         program = f"{told if rss else ''}from onward.cli import main; main()"
-        command = [sys.executable, "-c", program, *words, "--app", "orders:app"]
+        command = [sys.executable, "-c", program, *words, "--app", "till:app"]
         done = subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}
         )
