@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from onward import END, Context, Every, Flow, Process, Retry, RetryAfter, stage
 from onward.errors import NotFound, OnwardError, StoreError
 from onward.process import Condition
-from onward.testing import World, outcomes, run, run_to_rest
+from onward.testing import VirtualClock, World, outcomes, run, run_to_rest
 from onward.testing.between import Call, between
 from onward.testing.life import Life, never
 from onward.testing.loop import Deadlock
@@ -117,6 +117,18 @@ def test_in_a_thread_that_runs_a_loop_it_says_what_to_do() -> None:
 def test_a_world_in_which_nothing_can_happen_any_more_says_so() -> None:
     with pytest.raises(Deadlock, match="nothing will ever happen"):
         run(asyncio.Event().wait)
+
+
+def test_its_clock_goes_by_the_loop_and_can_be_set() -> None:
+    async def main() -> None:
+        clock = VirtualClock()
+        began = clock.now()
+        await asyncio.sleep(3_600)
+        assert (clock.now() - began, clock.monotonic()) == (timedelta(hours=1), 3_600)
+        clock.jump(-timedelta(days=1))
+        assert (clock.now() - began, clock.monotonic()) == (timedelta(hours=-23), 3_600)
+
+    run(main)
 
 
 class Step(StrEnum):

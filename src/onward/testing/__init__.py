@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onward.testing.clock import ManualClock
     from onward.testing.contract import StoreContract
+    from onward.testing.loop import VirtualClock
     from onward.testing.production import only_stage, stored
     from onward.testing.proving import Http, Outside, Proof, prove
     from onward.testing.scripts import outcomes
@@ -21,6 +22,7 @@ __all__ = [
     "Outside",
     "Proof",
     "StoreContract",
+    "VirtualClock",
     "World",
     "only_stage",
     "outcomes",
@@ -32,30 +34,25 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    home: Any
     match name:
         case "ManualClock":
-            from onward.testing.clock import ManualClock as found
+            from onward.testing import clock as home
+        case "VirtualClock":
+            from onward.testing import loop as home
         case "World" | "run" | "run_to_rest":
-            from onward.testing import world
-
-            return getattr(world, name)
+            from onward.testing import world as home
         case "only_stage" | "stored":
-            from onward.testing import production
-
-            return getattr(production, name)
+            from onward.testing import production as home
         case "Http" | "Outside" | "Proof" | "prove":
-            from onward.testing import proving
-
-            return getattr(proving, name)
+            from onward.testing import proving as home
         case "outcomes":
-            from onward.testing import scripts
-
-            return scripts.outcomes
+            from onward.testing import scripts as home
         case "StoreContract":
-            return _contract()
+            home = _contract()
         case _:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return found
+    return getattr(home, name)
 
 
 def _contract() -> Any:
@@ -63,6 +60,6 @@ def _contract() -> Any:
         import pytest
 
         pytest.register_assert_rewrite("onward.testing.contract")  # so that a failure shows what differs, as in a test file
-    from onward.testing.contract import StoreContract
+    from onward.testing import contract
 
-    return StoreContract
+    return contract
