@@ -3,11 +3,11 @@ PY   ?= python3
 VENV ?= .venv
 BIN  := $(VENV)/bin
 
-.PHONY: help demo test prove mutants soak fuzz bench lint types fast screenshots clean
+.PHONY: help demo test waiting computing prove mutants soak fuzz bench lint types fast screenshots clean
 
 help:
 	@echo "make demo         the main job on documents, its worker killed half-way (no key, no account, no cost)"
-	@echo "make test         everything that proves it: lint, types, tests, real crashes (about 12 minutes)"
+	@echo "make test         everything that proves it: lint, types, tests, real crashes (about 13 minutes)"
 	@echo "make fast         the same without the minute-long crash loops"
 	@echo "make prove        the main job and every example, disturbed at every point of them"
 	@echo "make mutants      26 bugs planted in the engine, one after another: the tests catch each (about 3 minutes)"
@@ -23,15 +23,17 @@ demo: $(VENV)/.demo
 # Most tests wait for programs that they have started. A file stays in one lane, and there are no more lanes than small machines have cores.
 LANES := -n 2 --dist loadfile
 
-# What only computes runs beside them in the time that they leave: nice, so that nobody who counts milliseconds is disturbed.
-COMPUTED := $(VENV)/computed.txt
-
-test: lint types
-	@nice $(BIN)/python -m pytest -q -p no:cacheprovider -m computes >$(COMPUTED) 2>&1 & computing=$$!; \
-	  trap "kill $$computing; exit 130" INT TERM; \
-	  $(BIN)/python -m pytest -q $(LANES) -m "not alone and not computes"; told=$$?; \
-	  wait $$computing || told=1; cat $(COMPUTED); exit $$told
+test: lint
+	@$(MAKE) --no-print-directory -s -j 2 waiting computing
 	@$(BIN)/python -m pytest -q -m alone
+
+waiting: $(VENV)/.test
+	@$(BIN)/python -m pytest -q $(LANES) -m "not alone and not computes"
+
+# Beside those who wait, in the time that they leave: nice, so that nobody who counts milliseconds is disturbed.
+computing: types
+	@nice $(BIN)/python -m pytest -q -p no:cacheprovider -m computes >$(VENV)/computed.txt 2>&1; told=$$?; \
+	  cat $(VENV)/computed.txt; exit $$told
 
 fast: lint types
 	@$(BIN)/python -m pytest -q $(LANES) -m "not slow and not alone"
