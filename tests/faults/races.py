@@ -50,7 +50,7 @@ KINDS = {  # what each action is called in the history
 FITTING = {  # what a person would do, to what he sees
     "running": ("pause", "pause", "pause", "cancel", "stop"),
     "waiting": ("wake", "wake", "pause"),
-    "retrying": ("retry", "wake"),
+    "retrying": ("retry", "retry", "wake"),
     "failed": ("retry",),
     "paused": ("resume",),
 }
@@ -96,7 +96,7 @@ async def tock(race: Race, ctx: Context) -> Literal[Status.TICKING, Status.WAITI
     with ledger.effect(ctx):
         await asyncio.sleep(until_beat(race.id))
     write_down(race, ctx)
-    return random.choice((Status.TICKING, Status.WAITING, Status.FAILING))
+    return random.choice((Status.TICKING, Status.WAITING, Status.FAILING, Status.FAILING))
 
 
 async def wait(race: Race, ctx: Context) -> Literal[Status.WAITING, Status.TICKING]:
@@ -109,7 +109,7 @@ async def wait(race: Race, ctx: Context) -> Literal[Status.WAITING, Status.TICKI
 async def fail(race: Race, ctx: Context) -> Literal[Status.TICKING]:
     with ledger.effect(ctx):
         await asyncio.sleep(until_beat(race.id))
-    if is_enough() or random.random() < 0.3:
+    if is_enough() or random.random() < 0.2:
         write_down(race, ctx)
         return Status.TICKING
     raise random.choice((ledger.Planned, Unrecoverable))("it has to")
