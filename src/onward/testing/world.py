@@ -99,10 +99,47 @@ def run_to_rest(
     return run(main)
 
 
+class LoopHeartbeat(Heartbeat):
+    """The heartbeat as a task of the worker's own loop, which virtual time never blocks; it beats while there is a lease."""
+
+    def __enter__(self) -> LoopHeartbeat:
+        self._loop = asyncio.get_running_loop()
+        self._needed = asyncio.Event()
+        self._task = asyncio.create_task(self._beats())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._task.cancel()
+
+    def wake(self) -> None:
+        self._needed.set()
+
+    async def _beats(self) -> None:
+        while True:
+            await self._needed.wait()
+            await asyncio.sleep(self._lease.total_seconds() / BEATS_PER_LEASE)
+            if not self._held():
+                self._needed.clear()
+            self.renew()
+
+
+class VirtualWorker(Worker):
+    """A worker that needs no looking now and then: in this world no notice is ever lost."""
+
+    heart = LoopHeartbeat
+    idle_max_s = timedelta(days=1).total_seconds()
+
+    def _begin(self, record: Record) -> asyncio.Task[Record | None]:
+        assert isinstance(self._heartbeat, LoopHeartbeat)
+        self._heartbeat.wake()
+        return super()._begin(record)
+
+
 class World(Control):
     """`async with World([flow]) as world:` inside of `run`. Programs in it are `Life`s, which can be killed and stopped."""
 
-    worker_type: type[VirtualWorker]
+    store: SqliteStore
+    worker_type = VirtualWorker
 
     def __init__(
         self,
@@ -154,47 +191,7 @@ class Program(Life):
 
     def kill(self) -> None:
         super().kill()
-        if isinstance(self._world.store, SqliteStore):
-            self._world.store.forget(self.name)
-
-
-class LoopHeartbeat(Heartbeat):
-    """The heartbeat as a task of the worker's own loop, which virtual time never blocks; it beats while there is a lease."""
-
-    def __enter__(self) -> LoopHeartbeat:
-        self._loop = asyncio.get_running_loop()
-        self._needed = asyncio.Event()
-        self._task = asyncio.create_task(self._beats())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._task.cancel()
-
-    def wake(self) -> None:
-        self._needed.set()
-
-    async def _beats(self) -> None:
-        while True:
-            await self._needed.wait()
-            await asyncio.sleep(self._lease.total_seconds() / BEATS_PER_LEASE)
-            if not self._held():
-                self._needed.clear()
-            self.renew()
-
-
-class VirtualWorker(Worker):
-    """A worker that needs no looking now and then: in this world no notice is ever lost."""
-
-    heart = LoopHeartbeat
-    idle_max_s = timedelta(days=1).total_seconds()
-
-    def _begin(self, record: Record) -> asyncio.Task[Record | None]:
-        assert isinstance(self._heartbeat, LoopHeartbeat)
-        self._heartbeat.wake()
-        return super()._begin(record)
-
-
-World.worker_type = VirtualWorker
+        self._world.store.forget(self.name)
 
 
 def _with_resources(flow: Flow[Any], resources: Any) -> Flow[Any]:
