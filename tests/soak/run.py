@@ -31,16 +31,17 @@ LOOKS = 5  # into the running store
 IDLE_S = 2  # so long a session of PostgreSQL may keep its locks when its program stands still in a transaction
 OVER = ("finished", "failed", "cancelled")
 TAKEOVER_MEDIAN_MAX_S = LEASE_S + 2.0
-# Of a minute, at the least: a soak in which nothing happens proves nothing.
+# Of a minute, at the least: a soak in which nothing happens proves nothing. The longer it lasts, the more of those that are under
+# way wait for a retry far away, so the pace falls: over half an hour to half of what it is over five minutes.
 MINIMA: dict[str, dict[str, float]] = {
-    "sqlite": {"kills": 15, "zombies": 2, "commits": 800, "takeovers": 30, "acts": 100, "upgraded": 20, "unknown": 0.5},
+    "sqlite": {"kills": 15, "zombies": 2, "commits": 300, "takeovers": 30, "acts": 100, "upgraded": 3, "unknown": 0.5},
     "postgres": {
         "kills": 15,
         "zombies": 2,
-        "commits": 800,
+        "commits": 300,
         "takeovers": 30,
         "acts": 100,
-        "upgraded": 20,
+        "upgraded": 3,
         "unknown": 3,
         "restarts": 0.3,
     },
