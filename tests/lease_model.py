@@ -30,6 +30,7 @@ from onward.decide import Change, Returned, overdue
 from onward.errors import Conflict, Fenced, NotFound, Refused, StoreError
 from onward.ports import NewProcess
 from onward.process import OVER, Condition, Record
+from onward.store.sqlite.inline import InlineStore
 from onward.store.sqlite.store import SqliteStore
 from onward.testing import ManualClock
 from onward.testing.loop import VirtualLoop
@@ -145,7 +146,7 @@ class Engine:
     def __init__(self, *owners: str) -> None:
         self.clock = ManualClock()
         self._loop = VirtualLoop()
-        self._store = SqliteStore(":memory:", self.clock, inline=True)
+        self._store = InlineStore(":memory:", self.clock)
         self._workers = {owner: Worker({FLOW.name: FLOW}, self._store, self.clock, lease=LEASE) for owner in owners}
         for owner, worker in self._workers.items():
             worker.owner = owner

@@ -47,7 +47,7 @@ from onward.ports import Known, NewProcess, Place, Search, Store
 from onward.process import OVER, Condition, Record
 from onward.query import beginning, exactly, parse
 from onward.store import open_store, upkeep_of
-from onward.store.sqlite.store import SqliteStore
+from onward.store.sqlite.inline import InlineStore
 from onward.testing import ManualClock
 
 SEED = os.environ.get("ONWARD_DIFFERENTIAL_SEED")
@@ -162,7 +162,7 @@ class Stores:
 
     async def open(self) -> None:
         await upkeep_of(self.urls[1], self.clock).upgrade(print)
-        self.simulated = SqliteStore(":memory:", self.clock, inline=True)
+        self.simulated = InlineStore(":memory:", self.clock)
         await self.simulated.open()
         self.handles = [await self.worker(), await self.worker()]
         self._sqlite = sqlite3.connect(self.path, isolation_level=None)

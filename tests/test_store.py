@@ -19,6 +19,7 @@ from onward.errors import Conflict, Fenced, OnwardError, StoreError
 from onward.ports import Search
 from onward.store import open_store
 from onward.store.sqlite.files import file_system_of, refuse_network_file_system
+from onward.store.sqlite.inline import InlineStore
 from onward.store.sqlite.store import SqliteStore
 from onward.testing import ManualClock, StoreContract
 from onward.testing.contract.rows import KNOWN, LEASE, agree, claimed, moved, new
@@ -70,7 +71,7 @@ class TestInline(SqliteContract):
 
     @pytest.fixture
     async def store(self, clock: ManualClock):
-        store = SqliteStore(":memory:", clock, inline=True)
+        store = InlineStore(":memory:", clock)
         await store.open()
         yield store
         await store.close()

@@ -160,8 +160,7 @@ async def test_transactions_of_handlers_come_one_after_the_other_and_commit_with
             histories = [await world.whole_history(f"b-{n}") for n in range(3)]
             assert {tuple(entry.kind for entry in entries) for entries in histories} == {("started", "retry", "retry", "moved")}
             assert all("kept its transaction open" in (entries[2].reason or "") for entries in histories)
-            store: Any = world.store
-            rows: list[tuple[str]] = store._writer.now(lambda connection: connection.execute("SELECT id FROM book").fetchall())
+            rows: list[tuple[str]] = world.store.at_once(lambda conn: conn.execute("SELECT id FROM book").fetchall())
             return sorted(id for (id,) in rows)
 
     assert await asyncio.to_thread(run, main) == ["b-0", "b-1", "b-2"]

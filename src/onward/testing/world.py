@@ -23,7 +23,7 @@ from onward.flow import Duration, Flow, in_seconds
 from onward.heartbeat import BEATS_PER_LEASE, Heartbeat
 from onward.ports import Observer, Store
 from onward.process import Condition, Entry, Process, Record
-from onward.store.sqlite.store import SqliteStore
+from onward.store.sqlite.inline import InlineStore
 from onward.testing.life import Life, make_mortal
 from onward.testing.loop import BEGINNING, VirtualClock, VirtualLoop
 from onward.testing.scripts import Script, scripted
@@ -138,7 +138,7 @@ class VirtualWorker(Worker):
 class World(Control):
     """`async with World([flow]) as world:` inside of `run`. Programs in it are `Life`s, which can be killed and stopped."""
 
-    store: SqliteStore
+    store: InlineStore
     worker_type = VirtualWorker
 
     def __init__(
@@ -153,7 +153,7 @@ class World(Control):
         self.observers = tuple(observers)
         self.lives: list[Life] = []
         flows = [flow if resources is None else _with_resources(flow, resources) for flow in flows]
-        super().__init__(flows, SqliteStore(":memory:", self.clock, inline=True))
+        super().__init__(flows, InlineStore(":memory:", self.clock))
 
     async def __aenter__(self) -> Self:
         make_mortal(asyncio.get_running_loop())

@@ -1,5 +1,5 @@
-"""The writer of a store in memory that has no thread of its own: it writes in the event loop, so that the same program always
-writes the same groups in the same order. Virtual time is built on it.
+"""The same store without a thread: it writes in the event loop, so that the same program always writes the same groups in the
+same order. Virtual time is built on it.
 """
 
 from __future__ import annotations
@@ -7,12 +7,15 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from onward.errors import StoreError
 from onward.store.rows import Commit, Write, land
+from onward.store.sqlite.store import SqliteStore
 from onward.store.sqlite.turn import TRANSACTION_S, Turn, close
 from onward.store.sqlite.writer import BATCH_MAX, W, Writer, store_error, transaction
+
+T = TypeVar("T")
 
 
 class InlineWriter(Writer):
@@ -47,7 +50,7 @@ class InlineWriter(Writer):
         self._call()
         await turn.begun()
 
-    def now(self, run: Callable[[sqlite3.Connection], Any]) -> Any:
+    def now(self, run: Callable[[sqlite3.Connection], T]) -> T:
         """Written at once, for one who cannot wait: a heartbeat."""
         if self._lent is not None:
             raise StoreError("a handler's transaction keeps everybody else waiting")
@@ -136,3 +139,38 @@ class InlineTurn(Turn):
         self._begun.set()
         self._ended.set()
         self._given_back()
+
+
+class InlineStore(SqliteStore):
+    """Nobody but its own program may write to it, and its writer reads as well, in memory and on a file."""
+
+    _writer: InlineWriter
+    writer_type = InlineWriter
+    turn_type = InlineTurn
+
+    async def open(self) -> None:
+        await super().open()
+        self._writer.written = self._changed.set
+
+    async def wait_for_change(self, timeout: float) -> None:
+        """It is told of each change: there is no need to look now and then."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+    def at_once(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        """What it answers, in a transaction of its own. StoreError while a handler has one."""
+        return self._writer.now(run)
+
+    def forget(self, owner: str) -> None:
+        """The program of this worker died, so whatever it had open is rolled back."""
+        self._writer.forget(owner)
+
+    async def _read(self, run: Callable[[sqlite3.Connection], Any], *, long: bool = False) -> Any:
+        return await self._write(run)
+
+    def _renewed(self, run: Callable[[sqlite3.Connection], set[str]]) -> set[str]:
+        return self._writer.now(run)

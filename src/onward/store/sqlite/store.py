@@ -26,7 +26,6 @@ from onward.store.schema import refuse_other_schema
 from onward.store.sqlite import looking
 from onward.store.sqlite.file import SCHEMA, SQL, connect, instant, make_file, make_or_refuse, micros, schema_of
 from onward.store.sqlite.files import FileLock
-from onward.store.sqlite.inline import InlineTurn, InlineWriter
 from onward.store.sqlite.looking import LAST, Reader
 from onward.store.sqlite.turn import Turn
 from onward.store.sqlite.writer import BUSY_S, Job, Writer, store_error, transaction
@@ -37,13 +36,13 @@ Sql = sqlite3.Connection | sqlite3.Cursor
 
 
 class SqliteStore:
-    """A file, or `:memory:` for tests. Open it in the event loop that uses it; `clock` makes every instant.
+    """A file, or `:memory:` for tests. Open it in the event loop that uses it; `clock` makes every instant."""
 
-    `inline`: one in memory that does all in that loop and has no thread, as virtual time needs it.
-    """
+    writer_type: type[Writer] = Writer
+    turn_type: type[Turn] = Turn
 
-    def __init__(self, path: str, clock: Clock, *, inline: bool = False) -> None:
-        self.path, self._clock, self._inline = path, clock, inline
+    def __init__(self, path: str, clock: Clock) -> None:
+        self.path, self._clock = path, clock
         self._in_memory = path == ":memory:"
         # By a name of its own, so that a second connection of this program can be made to the same memory.
         self._memory = f"file:/onward-{secrets.token_hex(8)}?vfs=memdb" if self._in_memory else ""
@@ -62,10 +61,7 @@ class SqliteStore:
         if not self._in_memory:
             self.path = make_file(self.path)
         self._lock_path = None if self._in_memory else f"{self.path}-lock"
-        kind = InlineWriter if self._inline else Writer
-        self._writer = kind(self.path, self._lock_path, self._connect_and_migrate, self._commit_group)
-        if isinstance(self._writer, InlineWriter):
-            self._writer.written = self._changed.set
+        self._writer = self.writer_type(self.path, self._lock_path, self._connect_and_migrate, self._commit_group)
         await self._writer.open()
         self._reader, self._slow_reader = (Reader(self._connect, name) for name in ("onward-reader", "onward-slow-reader"))
         if not self._in_memory:
@@ -126,9 +122,6 @@ class SqliteStore:
             raise store_error(self.path, error) from error
 
     async def wait_for_change(self, timeout: float) -> None:
-        if self._inline:
-            await self._wait_inline(timeout)
-            return
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         seen = await self._read(self._news)
@@ -141,15 +134,6 @@ class SqliteStore:
             except TimeoutError:
                 if await self._read(self._news) != seen:
                     return
-
-    async def _wait_inline(self, timeout: float) -> None:
-        """Nobody but this store can write to it, and it is told of each group: there is no need to look now and then."""
-        self._changed.clear()
-        try:
-            async with asyncio.timeout(timeout):
-                await self._changed.wait()
-        except TimeoutError:
-            return
 
     def _news(self, connection: sqlite3.Connection) -> int:
         """A number that is another one after each change."""
@@ -207,7 +191,7 @@ class SqliteStore:
 
     async def begin(self, record: Record) -> Turn:
         self._check_usable()
-        turn = (InlineTurn if self._inline else Turn)(record, self._connect_for, self._commit_group, _committed)
+        turn = self.turn_type(record, self._connect_for, self._commit_group, _committed)
         await self._writer.lend(turn)
         return turn
 
@@ -234,8 +218,9 @@ class SqliteStore:
             connection.execute(SQL["renew"], {"owner": owner, "held": ours, "lease_until": until})
             return set(_list(connection, "taken away", held=ours))
 
-        if isinstance(self._writer, InlineWriter):
-            return set(self._writer.now(run))
+        return self._renewed(run)
+
+    def _renewed(self, run: Callable[[sqlite3.Connection], set[str]]) -> set[str]:
         if self._in_memory:
             loop = self._writer.loop
             lost: set[str] = asyncio.run_coroutine_threadsafe(self._write(run), loop).result(BUSY_S)
@@ -251,11 +236,6 @@ class SqliteStore:
                     return run(self._renewer)
             except sqlite3.Error as error:
                 raise store_error(self.path, error) from error
-
-    def forget(self, owner: str) -> None:
-        """Of an inline store: the program of this worker died, so whatever it had open is rolled back."""
-        if isinstance(self._writer, InlineWriter):
-            self._writer.forget(owner)
 
     async def release(self, records: Sequence[Record], *, begun: bool) -> None:
         held = json.dumps([(record.id, record.epoch, record.owner) for record in records])

@@ -12,9 +12,9 @@ from datetime import timedelta
 from typing import Any
 
 from onward.flow import Flow
-from onward.store.sqlite.store import SqliteStore
+from onward.store.sqlite.inline import InlineStore
 from onward.testing.life import Life
-from onward.testing.loop import BEGINNING, VirtualClock
+from onward.testing.loop import BEGINNING
 from onward.testing.proving.effects import Act, Request
 from onward.testing.proving.link import Link, request_as_json, response_of
 from onward.testing.proving.memory import Memory
@@ -24,20 +24,10 @@ from onward.testing.proving.run import Outcome, Plan, ProvedWorld, Run
 from onward.testing.world import World
 
 
-class FileStore(SqliteStore):
-    """Nobody but this program uses the file while it runs, so its writer reads as well: there is no thread."""
-
-    def __init__(self, path: str, clock: VirtualClock) -> None:
-        super().__init__(path, clock, inline=True)
-
-    async def _read(self, run: Any, *, long: bool = False) -> Any:
-        return await self._write(run)
-
-
 class FileWorld(ProvedWorld):
     def __init__(self, flow: Flow[Any], resources: Any, path: str, began: float, before: int) -> None:
         super().__init__([flow], resources=resources, start=BEGINNING + timedelta(seconds=began))
-        self.store = FileStore(path, self.clock)
+        self.store = InlineStore(path, self.clock)
         self.lives = [Life(f"worker-{number + 1}") for number in range(before)]  # they are dead
 
 
