@@ -4,35 +4,20 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Set
+from contextlib import closing
 from pathlib import Path
 
 HEAD = b"SQLite format 3\0"
 
-_INSERTED = re.compile(r'(?:INSERT) INTO "([^"]+)"')
-_MADE = re.compile(r'(?:CREATE) (?:UNIQUE )?\w+ (?:IF NOT EXISTS )?"?(\w+)')
+_OURS = re.compile(r'[A-Z ]+"?onward_')  # a statement of the dump that is about a table, an index or a trigger of that name
+_AROUND = ("BEGIN TRANSACTION;", "COMMIT;")
 
 
-def schema_lines(connection: sqlite3.Connection) -> set[str]:
-    """How its tables, indexes and triggers are made: given to `dump` later, these are left out."""
-    return {line for line in connection.iterdump() if _MADE.match(line)}
+def dump(connection: sqlite3.Connection) -> list[str]:
+    return sorted(line for line in connection.iterdump() if not _OURS.match(line) and line not in _AROUND)
 
 
-def dump(connection: sqlite3.Connection, without: Set[str] = frozenset()) -> list[str]:
-    """Its tables and rows, but for what `schema_lines` answered, and the rows of those tables."""
-    theirs = {made.group(1) for line in without if (made := _MADE.match(line))}
-    lines = []
-    for line in connection.iterdump():
-        into = _INSERTED.match(line)
-        if (_MADE.match(line) and line not in without) or (into and into.group(1) not in theirs):
-            lines.append(line)
-    return sorted(lines)
-
-
-def dump_file(path: Path, without: Set[str] = frozenset()) -> list[str]:
+def dump_file(path: Path) -> list[str]:
     """The same of a file that somebody else may have open."""
-    connection = sqlite3.connect(path)
-    try:
-        return dump(connection, without)
-    finally:
-        connection.close()
+    with closing(sqlite3.connect(path)) as connection:
+        return dump(connection)

@@ -24,7 +24,7 @@ from onward.testing.proving.effects import Act, Request
 from onward.testing.proving.link import Link, request_of, response_as_json
 from onward.testing.proving.outside import Folder, Outside, Seen, entered
 from onward.testing.proving.points import Fault, Point
-from onward.testing.proving.run import Outcome, Plan, own_schema
+from onward.testing.proving.run import Outcome, Plan
 from onward.testing.proving.scene import Scene, current
 from onward.testing.world import run as run_in_virtual_time
 
@@ -87,7 +87,7 @@ class RealRun(Scene):
         self.outcome.seen = seen
 
     def _look(self, outside: Outside) -> Seen:
-        rows = dump_file(self._store, own_schema()) if self._store.exists() else []
+        rows = dump_file(self._store) if self._store.exists() else []
         return Seen(Folder(self._plan.folder).files(), rows, sorted(map(str, outside.alive())), outside.state())
 
     # -- a program ----------------------------------------------------------------------------------------------

@@ -12,8 +12,7 @@ from typing import Any
 from onward.errors import OnwardError, Refused
 from onward.flow import Flow
 from onward.process import Entry, Process, Record
-from onward.store.sqlite.dump import dump, schema_lines
-from onward.store.sqlite.inline import InlineWriter
+from onward.store.sqlite.dump import dump
 from onward.testing.life import Killed, Life, never
 from onward.testing.proving.effects import Act, Effects, Request
 from onward.testing.proving.memory import Memory
@@ -29,11 +28,6 @@ NOTICE_S = 0.2  # so long a handler stays where it is when a person acts; a clea
 SETTLE_S = 0.01  # so long before a worker is frozen its other tasks have to come to where they wait
 PAUSE_S = 5.0  # until a paused process is let go on
 POINTS_MAX = 20_000  # of one run: it does not come to rest
-_OURS: set[str] = set()  # how Onward's own tables are made, once it is known
-
-
-def own_schema() -> set[str]:
-    return _OURS
 
 
 class ProvedWorld(World):
@@ -197,9 +191,7 @@ class Run(Scene):
 
     async def begin(self, world: World, outside: Outside) -> None:
         """Before the first program."""
-        if not _OURS:
-            _OURS.update(in_store(world, schema_lines))
-        in_store(world, outside.prepare)
+        world.store.at_once(outside.prepare)
         self.outcome.before = self._look(world)
         await world.start(self._plan.process.model_copy(deep=True))
 
@@ -222,7 +214,7 @@ class Run(Scene):
         outcome.seen = self._look(world)
 
     def _look(self, world: World) -> Seen:
-        rows = in_store(world, lambda connection: dump(connection, _OURS))
+        rows = world.store.at_once(dump)
         return Seen(self._folder.files(), rows, sorted(map(str, self._outside.alive())), self._outside.state())
 
     async def _play(self) -> None:
@@ -299,11 +291,3 @@ def _why(playing: asyncio.Future[None]) -> str:
     if error is not None:
         raise error
     return ""
-
-
-def in_store(world: World, work: Any) -> Any:
-    """`work` with the connection to the database of the store."""
-    store: Any = world.store
-    writer = store._writer
-    assert isinstance(writer, InlineWriter)
-    return writer.now(work)
