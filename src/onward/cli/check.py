@@ -10,9 +10,9 @@ import click
 
 from onward.app import Onward
 from onward.cli.command import command
-from onward.cli.db import Progress
 from onward.cli.failing import ENDED_BADLY
 from onward.cli.output import Output
+from onward.cli.progress import Progress
 from onward.cli.settings import Settings, is_terminal, pass_settings
 from onward.cli.target import app_name, find_app, sqlite_path, with_app
 from onward.flow import Flow
@@ -57,7 +57,7 @@ def _held(settings: Settings) -> Held:
         try:
             return await hold(app, lambda looked, total: progress.tell(_so_far(looked, total)))
         finally:
-            progress.end()
+            progress.close()
 
     return with_app(settings, work, needs_flows="check")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
@@ -15,11 +14,12 @@ from onward.cli.command import Length, command
 from onward.cli.failing import ENDED_BADLY
 from onward.cli.group import Commands
 from onward.cli.output import Output, condition_text
-from onward.cli.settings import Settings, can_ask, is_terminal, pass_settings
+from onward.cli.progress import Progress
+from onward.cli.settings import Settings, can_ask, pass_settings
 from onward.cli.target import find_app
 from onward.clock import SystemClock
 from onward.explain import length
-from onward.ports import Clock, Pruned, Standing, Upkeep
+from onward.ports import Pruned, Standing, Upkeep
 from onward.store import upkeep_of
 from onward.store.urls import shown, sqlite_path, upgrade_command
 from onward.telling import shapes
@@ -27,35 +27,7 @@ from onward.telling.text import one_line
 
 T = TypeVar("T")
 
-TOLD_EVERY_S = 5.0  # into a file or a pipe; on a terminal, where one line is written again and again, much more often
-TOLD_OFTEN_S = 0.1
 AGE_MAX_S = 100 * 365 * 86_400.0  # what is older than this is older than computers
-
-
-class Progress:
-    """How far long work has got: one line that is written over on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, output: Output, clock: Clock) -> None:
-        self._output, self._clock = output, clock
-        self._live = is_terminal(sys.stderr) and not output.settings.quiet
-        self._told_at = clock.monotonic() - TOLD_EVERY_S + TOLD_OFTEN_S  # what is over at once is not worth a line
-        self._wide = 0
-
-    def tell(self, text: str) -> None:
-        now = self._clock.monotonic()
-        if now - self._told_at < (TOLD_OFTEN_S if self._live else TOLD_EVERY_S):
-            return
-        self._told_at = now
-        if self._live:
-            click.echo(f"\r{text:<{self._wide}}", err=True, nl=False)
-            self._wide = len(text)
-        else:
-            self._output.note(text)
-
-    def end(self) -> None:
-        if self._wide:
-            click.echo(f"\r{'':<{self._wide}}\r", err=True, nl=False)
-            self._wide = 0
 
 
 def _with_upkeep(settings: Settings, work: Callable[[Upkeep, Progress], Coroutine[Any, Any, T]]) -> T:
@@ -64,7 +36,7 @@ def _with_upkeep(settings: Settings, work: Callable[[Upkeep, Progress], Coroutin
     try:
         return asyncio.run(work(upkeep_of(find_app(settings).url, clock, virtual=False), progress))
     finally:
-        progress.end()
+        progress.close()
 
 
 # -- status -------------------------------------------------------------------------------------------------------
@@ -164,7 +136,7 @@ def upgrade(settings: Settings, sql: bool, found: int | None) -> None:
                 click.echo(text)
             return
         done = await upkeep.upgrade(progress.tell)
-        progress.end()
+        progress.close()
         if settings.is_json:
             output.document("db_upgrade/1", {"done": list(done)})
         else:

@@ -6,7 +6,7 @@ import io
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import closing, redirect_stdout
 from typing import Any
 
 import click
@@ -16,9 +16,11 @@ from onward.cli.command import Length, command
 from onward.cli.data import build
 from onward.cli.failing import ENDED_BADLY, NoApp
 from onward.cli.output import Output
-from onward.cli.settings import Settings, is_terminal, pass_settings
+from onward.cli.progress import Progress
+from onward.cli.settings import Settings, pass_settings
 from onward.cli.start import flow_of
 from onward.cli.target import app_name, find_app, import_named
+from onward.clock import SystemClock
 from onward.codec import encode
 from onward.errors import InvalidData
 from onward.flow import Flow
@@ -71,7 +73,8 @@ def prove(
     name, _ = app_name(settings)
     flow = named_flow(settings, target)
     process = build(flow, data, sets, id)
-    with redirect_stdout(io.StringIO()):  # what handlers print in each of a thousand runs
+    # What handlers print in each of a thousand runs is for nobody.
+    with closing(Progress(output, SystemClock())) as progress, redirect_stdout(io.StringIO()):
         proof = proven(
             flow,
             process,
@@ -83,7 +86,7 @@ def prove(
             every_point=every_point,
             command=_command(settings, name, target, data, sets, id, outside, volatile, repeatable),
             programs=_programs(name if settings.app else None, target, outside, flow, process, until) if full else None,
-            progress=_progress(output),
+            progress=lambda done, runs: progress.tell(f"{done:,} of {runs:,} runs"),
         )
     if settings.is_json:
         output.document("prove/1", proof.to_json())
@@ -98,7 +101,7 @@ def _programs(
     data, _ = encode(flow, process, process.id, process.status)
     given = {"app": app, "target": target, "outside": outside, "until": until, "path": sys.path}
     given |= {"id": process.id, "status": process.status, "data": data}
-    return Programs([sys.executable, "-m", "onward.cli.proving"], given)
+    return Programs([sys.executable, "-m", "onward.cli.prove_child"], given)
 
 
 def named_flow(settings: Settings, target: str) -> Flow[Any]:
@@ -158,14 +161,3 @@ def _command(
         for value in values:
             words += [option, value]
     return shlex.join(words)
-
-
-def _progress(output: Output) -> Any:
-    if output.settings.quiet or not is_terminal(sys.stderr):
-        return lambda done, runs: None
-
-    def show(done: int, runs: int) -> None:
-        end = "\n" if done == runs else ""
-        click.echo(f"\r{done:,} of {runs:,} runs{end}", err=True, nl=False)
-
-    return show

@@ -82,29 +82,35 @@ class _Prover:
         points = self.oracle.points
         chosen = points if every_point or only else folded(points)
         pairs = _only([(point, fault) for point in chosen for fault in Fault if fault in point.moment.faults], only)
+        sampled = self.sampled(only)
+        runs = len(pairs) + len(sampled)
         found: dict[tuple[Point, Fault], Failure] = {}
         for number, (point, fault) in enumerate(pairs, 1):
             failure = self.tried(point, fault)
             if failure is not None:
                 found[point, fault] = failure
-            progress(number, len(pairs))
-        real = self.really_killed(only)
-        failures = [self.shortest(failure, pairs, found) for failure in grouped([*found.values(), *real])]
+            progress(number, runs)
+        real = []
+        for number, point in enumerate(sampled, len(pairs) + 1):
+            real.append(self.really_killed(point))
+            progress(number, runs)
+        told = [*found.values(), *(failure for failure in real if failure is not None)]
+        failures = [self.shortest(failure, pairs, found) for failure in grouped(told)]
         tried = len({point for point, _ in pairs})
         return Proof(self.plan.flow.name, points, tried, self.runs, in_order(failures))
 
-    def really_killed(self, only: str) -> list[Failure]:
-        """The sample in real programs; of one that is repeated, its own point."""
+    def sampled(self, only: str) -> list[Point]:
+        """What is run in real programs as well; of one that is repeated, its own point."""
         if self.programs is None:
             return []
-        points = [point for point in self.oracle.points if key_of(point, Fault.KILLED) == only] if only else self.oracle.points
-        failures = []
-        for point in sample(points):
-            self.runs += 1
-            run = RealRun(self.plan, self.oracle, self.programs, point)()
-            failure = self.judged(run, point, Fault.KILLED, " --full")
-            failures += [failure] if failure else []
-        return failures
+        points = self.oracle.points
+        return sample([point for point in points if key_of(point, Fault.KILLED) == only] if only else points)
+
+    def really_killed(self, point: Point) -> Failure | None:
+        assert self.programs is not None
+        self.runs += 1
+        run = RealRun(self.plan, self.oracle, self.programs, point)()
+        return self.judged(run, point, Fault.KILLED, " --full")
 
     def run(self, point: int = 0, fault: Fault | None = None) -> Outcome:
         self.runs += 1

@@ -1,4 +1,4 @@
-"""One program of `onward prove --full`, which begins it, and may find it killed: `python -m onward.cli.proving FD`."""
+"""One program of `onward prove --full`, which begins it, and may find it killed: `python -m onward.cli.prove_child FD`."""
 
 from __future__ import annotations
 
