@@ -10,7 +10,7 @@ help:
 	@echo "make test         everything that proves it: lint, types, tests, real crashes (about 13 minutes)"
 	@echo "make fast         the same without the minute-long crash loops"
 	@echo "make prove        the main job and every example, disturbed at every point of them"
-	@echo "make mutants      26 bugs planted in the engine, one after another: the tests catch each (about 3 minutes)"
+	@echo "make mutants      27 bugs planted in the engine, one after another: the tests catch each (about 3 minutes)"
 	@echo "make bench        how fast it is, beside the bare limit of this machine"
 	@echo "make soak         an hour of everything that can go wrong, on both stores; MINUTES=5 SEED=7 JSON=file"
 	@echo "make fuzz         five minutes of random input for all that reads any; MINUTES=5 SEED=7"

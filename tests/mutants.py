@@ -34,7 +34,7 @@ LITE, POSTGRES = "test_store.py::TestInMemory::", "test_store_postgres.py::TestC
 MODEL = "test_lease_model.py::test_no_order_of_claims_pauses_deaths_lost_answers_and_acts_breaks_the_rules"
 MORE_CLAIMS = "test_lease_model.py::test_nor_does_any_order_of_more_claims"
 WORKER, FAULTS, PEOPLE = "test_worker.py::test_", "test_store_faults.py::test_", "test_control.py::test_"
-VERDICTS, CLOCKS = "test_verdicts.py::test_", "test_clocks.py::test_"
+VERDICTS, CLOCKS, VERSIONS = "test_verdicts.py::test_", "test_clocks.py::test_", "test_versions.py::test_"
 OLD_EPOCH = "test_a_commit_of_the_right_version_and_an_old_epoch_is_refused_and_leaves_no_trace"
 OLD_VERSION = "test_a_commit_of_the_right_epoch_and_an_old_version_is_refused_and_leaves_no_trace"
 EPOCH_GROWS = "test_the_epoch_grows_with_each_claim_and_each_act_and_is_never_reset"
@@ -113,6 +113,10 @@ CATCHERS: Mapping[str, Sequence[str]] = {
         f"{POSTGRES}test_an_act_stands_in_the_history_with_who_and_why_and_fences_who_runs_it",
     ),
     "claim_without_a_new_epoch": (MODEL, LITE + EPOCH_GROWS, POSTGRES + EPOCH_GROWS),
+    "claim_what_newer_code_wrote": (
+        f"{VERSIONS}older_code_leaves_alone_what_it_does_not_know_and_says_why",
+        f"{VERSIONS}old_and_new_code_side_by_side_rolled_forward_and_back_touch_nothing_that_is_not_theirs",
+    ),
     "claim_what_others_have": (MODEL, LITE + LEASE_OVER),
     "cut_off_by_old_news": (
         f"{VERDICTS}news_of_an_older_lease_ends_nothing",

@@ -278,6 +278,20 @@ def count_attempts_when_they_fail() -> None:
     uncounted(PostgresStore)
 
 
+def claim_what_newer_code_wrote() -> None:
+    """A status that the code at hand knows is claimed, whatever the version of the data that stand there."""
+    all_three = "(flow, status, data_version) IN (SELECT value ->> 0, value ->> 1, value ->> 2 FROM"
+    for block in ("due", "due suspect", "due of", "next due"):
+        _rewrite(SQLITE, block, all_three, "(flow, status) IN (SELECT value ->> 0, value ->> 1 FROM")
+    for block in ("claim", "claim of", "next due"):
+        _rewrite(
+            POSTGRES,
+            block,
+            "? (p.data_version || ' ' || p.status)",
+            "?| ARRAY(SELECT v || ' ' || p.status FROM generate_series(1, 100) v)",
+        )
+
+
 def fail_what_is_unknown() -> None:
     """What the code at hand does not know is failed, in place of being left alone."""
 
@@ -544,6 +558,7 @@ MORE: dict[str, Callable[[], None]] = {
     plant.__name__: plant
     for plant in (
         claim_without_a_new_epoch,
+        claim_what_newer_code_wrote,
         claim_what_others_have,
         cut_off_by_old_news,
         no_heartbeat,
