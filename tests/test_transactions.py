@@ -526,6 +526,37 @@ async def test_a_statement_that_takes_too_long_is_the_handlers_failure(postgres_
     assert (await ran(db, handler)).condition is Condition.FAILED
 
 
+async def test_a_block_of_conn_transaction_is_a_savepoint(postgres_url: str) -> None:
+    db = Postgres(postgres_url)
+    await db.make()
+
+    async def handler(job: Job, ctx: Context) -> Literal[Step.DONE]:
+        async with ctx.transaction() as conn:
+            async with conn.transaction():
+                await db.add(conn, job.id, 1)
+                with pytest.raises(asyncpg.UniqueViolationError):
+                    async with conn.transaction():
+                        await db.add(conn, job.id, 2)
+                        await db.add(conn, job.id, 1)
+            with pytest.raises(LookupError):
+                async with conn.transaction():
+                    await db.add(conn, job.id, 3)
+                    raise LookupError
+            by_hand = conn.transaction()
+            await by_hand.start()
+            await db.add(conn, job.id, 4)
+            await by_hand.rollback()
+            with pytest.raises(asyncpg.InterfaceError, match="isolation"):
+                conn.transaction(isolation="serializable")
+            with pytest.raises(asyncpg.InterfaceError, match="once"):
+                await by_hand.commit()
+            await db.add(conn, job.id, 5)
+        return Step.DONE
+
+    assert (await ran(db, handler)).condition is Condition.FINISHED
+    assert await db.entries() == [("j", 1), ("j", 5)]
+
+
 async def test_a_deferred_constraint_that_fails_at_the_commit_is_the_handlers_failure(postgres_url: str) -> None:
     db = Postgres(postgres_url)
     await db.make()

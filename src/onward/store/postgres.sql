@@ -260,6 +260,16 @@ SELECT {now}, array_agg(process_id) FROM written
 -- longer than this, also where the server's own probes do not reach the worker, as behind a pooler.
 SET LOCAL idle_in_transaction_session_timeout = '5s'
 
+-- name: savepoint
+-- Of a handler's, in its transaction. They may be nested: the name is that of the last one, which is over when it is released.
+SAVEPOINT onward
+
+-- name: savepoint release
+RELEASE SAVEPOINT onward
+
+-- name: savepoint back
+ROLLBACK TO SAVEPOINT onward; RELEASE SAVEPOINT onward
+
 -- name: committed
 -- Which of a group's rows stand in the history: ours, even where the answer to their commit was lost. The epoch alone does
 -- not tell: the same worker may have committed something else to that version.

@@ -24,6 +24,7 @@ from onward.store.postgres.looking import known_json
 from onward.store.postgres.news import News
 from onward.store.postgres.pool import Pool
 from onward.store.postgres.renewer import Renewer
+from onward.store.postgres.savepoint import Connection
 from onward.store.postgres.session import ANSWER_S, SEARCH_S, TROUBLE, Address, is_about_values, state_of, store_error
 from onward.store.postgres.transaction import PostgresTransaction
 from onward.store.rows import Commit, after, fenced, moved_on, oldest_first
@@ -73,7 +74,7 @@ class PostgresStore:
         self._tasks: set[asyncio.Task[Any]] = set()
         try:
             self._pool = Pool(self._dsn, CONNECTIONS_MAX, at_hand=IN_THE_AIR_MAX, reset=_as_it_is, **self._session)
-            self._transactions = Pool(self._dsn, TRANSACTIONS_MAX, **self._session)
+            self._transactions = Pool(self._dsn, TRANSACTIONS_MAX, connection_class=Connection, **self._session)
             await self._pool.open()
             await self._transactions.open()
             self._pid = pid()
