@@ -22,7 +22,6 @@ from onward.cli.start import flow_of
 from onward.cli.target import app_name, find_app, import_named
 from onward.clock import SystemClock
 from onward.codec import encode
-from onward.errors import InvalidData
 from onward.flow import Flow
 from onward.process import Process
 from onward.testing.proving import UNTIL, Programs
@@ -41,7 +40,7 @@ from onward.testing.proving.outside import Outsides, nothing_outside
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="One field: JSON if it parses, else text.")
 @click.option("--id", default="proven", show_default=True, help="Its id.")
 @click.option("--outside", metavar="MODULE:ATTR", help="A function that makes what the flow meets, anew for each run.")
-@click.option("--volatile", multiple=True, metavar="FIELD", help="A field whose value may differ. May be repeated.")
+@click.option("--volatile", multiple=True, metavar="FIELD", help="A field or table.column that may differ. May be repeated.")
 @click.option("--repeatable", multiple=True, metavar="NAME", help="An act or a request that may be done again. May be repeated.")
 @click.option("--only", default="", metavar="KEY", help="One disturbance: NUMBER:FAULT, as a failure names it.")
 @click.option("--every-point", is_flag=True, help="All points of a place, instead of the first, a middle and the last.")
@@ -79,7 +78,7 @@ def prove(
             flow,
             process,
             outside=named_outside(outside),
-            volatile=_fields(flow, volatile),
+            volatile=volatile,
             repeatable=repeatable,
             until=until,
             only=only,
@@ -127,14 +126,6 @@ def named_outside(name: str | None) -> Outsides:
             f"{name} is a {type(found).__name__}, not a function", hint="a function with @contextmanager: docs/proving.md"
         )
     return found
-
-
-def _fields(flow: Flow[Any], names: Sequence[str]) -> Sequence[str]:
-    for name in names:
-        if name not in flow.model.model_fields:
-            known = ", ".join(flow.model.model_fields)
-            raise InvalidData(f"--volatile {name}: {flow.model.__name__} has no such field", hint=f"its fields: {known}")
-    return names
 
 
 def _command(

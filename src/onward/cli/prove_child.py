@@ -27,7 +27,7 @@ def main(fd: int) -> None:
     process = decode(flow, given["id"], given["status"], given["data"])
     outside = named_outside(given["outside"])
     plan = Plan(flow, process, outside, timedelta(seconds=given["until"]), Path.cwd())
-    Child(plan, given["point"], given["store"], link)()
+    Child(plan, given["point"], given["store"], given["postgres"], link)()
     link.close()
 
 

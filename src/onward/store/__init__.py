@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, closing
+from typing import Any
+
 from onward.errors import StoreError
 from onward.ports import Clock, Store, Upkeep
 from onward.store.sqlite.store import SqliteStore
@@ -36,6 +39,24 @@ def upkeep_of(url: str, clock: Clock, *, virtual: bool = True) -> Upkeep:
     if sqlite_path(url):
         return SqliteUpkeep(url, clock)
     raise _no_store(url)
+
+
+def open_scratch(url: str) -> AbstractContextManager[Any]:
+    """A `Scratch` on this server of PostgreSQL: a database that is there for as long as it is needed."""
+    if not is_postgres(url):
+        raise StoreError(f"{shown(url)!r} is no server of PostgreSQL", hint="postgresql://user@host/database")
+    try:
+        from onward.store.postgres.scratch import scratch
+    except ModuleNotFoundError as error:
+        raise _without_driver(error) from None
+    return scratch(url)
+
+
+def at_scratch(url: str) -> AbstractContextManager[Any]:
+    """That one, as another program finds it."""
+    from onward.store.postgres.scratch import Scratch
+
+    return closing(Scratch(url))
 
 
 def _without_driver(error: ModuleNotFoundError) -> Exception:

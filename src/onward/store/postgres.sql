@@ -644,3 +644,29 @@ WITH gone AS (DELETE FROM onward_step WHERE process_id = ANY ($1::text[]) RETURN
 -- name: prune count
 SELECT cardinality($1::text[]), (SELECT count(*) FROM onward_history WHERE process_id = ANY ($1) AND at >= $2),
        (SELECT count(*) FROM onward_step WHERE process_id = ANY ($1))
+
+-- name: scratch make
+SELECT format('CREATE DATABASE %I TEMPLATE template0', $1::text)
+
+-- name: scratch drop
+SELECT format('DROP DATABASE IF EXISTS %I WITH (FORCE)', $1::text)
+
+-- name: tables of theirs
+-- The user's tables in this database, each with the statement that reads it. Columns that the database fills in by a function
+-- are left out, and what refers to them: those have another value each time, since no rollback gives a number back.
+WITH RECURSIVE drawn AS (
+    SELECT a.attrelid, a.attnum FROM pg_attribute AS a LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+     WHERE a.attidentity <> ''
+        OR (a.attgenerated = '' AND pg_get_expr(d.adbin, d.adrelid) ~ '\w\(|^\(*(CURRENT|LOCAL)(_DATE|_?TIME)')
+     UNION
+    SELECT k.conrelid, k.conkey[place] FROM drawn
+      JOIN pg_constraint AS k ON k.contype = 'f' AND k.confrelid = drawn.attrelid
+     CROSS JOIN generate_subscripts(k.confkey, 1) AS place WHERE k.confkey[place] = drawn.attnum),
+their AS (
+    SELECT c.oid, c.relname, n.nspname,
+           ARRAY(SELECT a.attname::text FROM drawn JOIN pg_attribute AS a USING (attrelid, attnum) WHERE attrelid = c.oid) AS without
+      FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_')
+SELECT concat(nullif(nspname, 'public') || '.', relname),
+       format('SELECT (to_jsonb(their) - %L::text[])::text FROM %I.%I AS their', without, nspname, relname)
+  FROM their ORDER BY 1

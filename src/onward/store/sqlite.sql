@@ -499,3 +499,12 @@ DELETE FROM onward_history
 
 -- name: prune processes
 DELETE FROM onward_process WHERE seq IN (SELECT value FROM json_each(:old))
+
+-- name: tables of theirs
+-- The user's tables in this database, each with the statement that reads it. Columns that the database fills in by a function
+-- are left out: those have another value each time.
+SELECT m.name, 'SELECT ' || group_concat(printf('"%w"', c.name), ', ') || printf(' FROM "%w"', m.name)
+  FROM sqlite_master AS m, pragma_table_xinfo(m.name) AS c
+ WHERE m.type = 'table' AND m.name NOT GLOB 'onward_*' AND m.name NOT GLOB 'sqlite_*'
+   AND coalesce(c.dflt_value NOT GLOB '*(*' AND c.dflt_value NOT LIKE 'CURRENT_%', true)
+ GROUP BY m.name

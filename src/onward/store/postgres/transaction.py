@@ -74,15 +74,7 @@ class PostgresTransaction:
         return False
 
     def check(self, error: Exception | None = None) -> None:
-        if self._too_long:
-            raise RolledBack(f"kept its transaction open for more than {TRANSACTION_S:g} s", fault=True)
-        if is_gone(self.connection):
-            raise RolledBack("the database ended the session of the handler's transaction")
-        if not self.connection.is_in_transaction():
-            raise Misuse("ended its transaction, which its transition does: leave that to Onward")
-        trouble = next((one for one in _parts(error) if is_trouble(one) and not _is_its_own(one)), None)
-        if trouble is not None:
-            raise RolledBack(f"the database rolled the handler's transaction back: {message(trouble)}")
+        check(self.connection, self._too_long, error)
 
     async def commit(self, record: Record, change: Change) -> Record:
         """Cannot be cancelled: who is learns so after the verdict."""
@@ -117,11 +109,11 @@ class PostgresTransaction:
                 raise RolledBack("the database answered the COMMIT of the handler's transaction with a rollback")
         except TROUBLE as error:
             if not asked or not _is_unknown(error):
-                raise _undone(error) from error
+                raise undone(error) from error
             cut(self.connection)
             logger.warning("%s: the answer to its COMMIT was lost, it is looked up: %s", item.id, error)
             if not await self._committed(item):
-                raise _undone(error) from error
+                raise undone(error) from error
         finally:
             await self.rollback()
 
@@ -144,6 +136,19 @@ class PostgresTransaction:
                 logger.debug("a session was not given back: %s", error)
 
 
+def check(connection: Any, too_long: bool, error: Exception | None = None) -> None:
+    """As `ports.Transaction` has it."""
+    if too_long:
+        raise RolledBack(f"kept its transaction open for more than {TRANSACTION_S:g} s", fault=True)
+    if is_gone(connection):
+        raise RolledBack("the database ended the session of the handler's transaction")
+    if not connection.is_in_transaction():
+        raise Misuse("ended its transaction, which its transition does: leave that to Onward")
+    trouble = next((one for one in _parts(error) if is_trouble(one) and not _is_its_own(one)), None)
+    if trouble is not None:
+        raise RolledBack(f"the database rolled the handler's transaction back: {message(trouble)}")
+
+
 def _is_its_own(error: BaseException) -> bool:
     """What a handler can meet elsewhere too, or has brought about. Where it was the end of the session, that is seen."""
     return isinstance(error, (OSError, asyncpg.QueryCanceledError))
@@ -154,7 +159,7 @@ def _is_unknown(error: BaseException) -> bool:
     return not isinstance(error, asyncpg.PostgresError) or state_of(error)[:2] in ("08", "57")
 
 
-def _undone(error: BaseException) -> RolledBack:
+def undone(error: BaseException) -> RolledBack:
     return RolledBack(f"the handler's transaction could not be committed: {message(error)}", fault=not is_trouble(error))
 
 

@@ -11,14 +11,14 @@ import logging
 import shlex
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from onward.errors import OnwardError
+from onward.errors import InvalidData, OnwardError
 from onward.flow import Duration, Flow, in_seconds
 from onward.process import OVER, Process
 from onward.testing.proving.http import Http
@@ -54,11 +54,12 @@ def prove(
     """Runs `process` once undisturbed, which is the oracle, then once for each fault at each point, in virtual time, and holds
     the ends against each other.
 
-    `outside` makes what the flow meets, anew for each run: see `Outside`. `volatile` names fields whose value may differ.
-    `repeatable` names acts (of `ctx.once` or `ctx.map`) and requests (`POST /v1/responses`) that may be done again, and what
-    they made may be left behind. `only` is the key of one failure, to repeat it. Of the points of one place the first, a
-    middle and the last are disturbed, unless `every_point`. `command` begins the line that repeats a failure. With `programs` a
-    sample is run once more in real programs that are really killed: `onward prove --full` does it.
+    `outside` makes what the flow meets, anew for each run: see `Outside`. `volatile` names fields, and columns of your tables
+    (`table.column`), whose value may differ. `repeatable` names acts (of `ctx.once` or `ctx.map`) and requests
+    (`POST /v1/responses`) that may be done again, and what they made may be left behind. `only` is the key of one failure, to
+    repeat it. Of the points of one place the first, a middle and the last are disturbed, unless `every_point`. `command` begins
+    the line that repeats a failure. With `programs` a sample is run once more in real programs that are really killed:
+    `onward prove --full` does it.
     """
     rules = Rules(frozenset(volatile), frozenset(repeatable))
     with tempfile.TemporaryDirectory(prefix="onward-prove-") as folder, _quiet():
@@ -79,6 +80,7 @@ class _Prover:
     def proof(self, only: str, every_point: bool, progress: Progress) -> Proof:
         self.oracle = self.run()
         _must_rest(self.oracle)
+        _must_know(self.rules.volatile, self.plan.flow, self.oracle)
         points = self.oracle.points
         chosen = points if every_point or only else folded(points)
         pairs = _only([(point, fault) for point in chosen for fault in Fault if fault in point.moment.faults], only)
@@ -167,6 +169,14 @@ def _must_rest(oracle: Outcome) -> None:
             f"undisturbed it ends {oracle.record.condition} at {oracle.record.status}{said}",
             hint="give it what it needs: the data of a process that finishes, and an outside that answers",
         )
+
+
+def _must_know(volatile: Collection[str], flow: Flow[Any], oracle: Outcome) -> None:
+    columns = {f"{table}.{column}" for table, values in oracle.seen.rows for column in values}
+    for name in sorted(volatile):
+        if name not in flow.model.model_fields and name not in columns:
+            known = ", ".join([*flow.model.model_fields, *sorted(columns)])
+            raise InvalidData(f"volatile {name}: {flow.model.__name__} has no such field, and no table such a column", hint=known)
 
 
 def _only(pairs: list[tuple[Point, Fault]], only: str) -> list[tuple[Point, Fault]]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
-from onward.flow import Flow
-from onward.store.sqlite.inline import InlineStore
+from onward.store import at_scratch
 from onward.testing.life import Life
 from onward.testing.loop import BEGINNING
 from onward.testing.proving.effects import Act, Request
@@ -24,19 +24,12 @@ from onward.testing.proving.run import Outcome, Plan, ProvedWorld, Run
 from onward.testing.world import World
 
 
-class FileWorld(ProvedWorld):
-    def __init__(self, flow: Flow[Any], resources: Any, path: str, began: float, before: int) -> None:
-        super().__init__([flow], resources=resources, start=BEGINNING + timedelta(seconds=began))
-        self.store = InlineStore(path, self.clock)
-        self.lives = [Life(f"worker-{number + 1}") for number in range(before)]  # they are dead
-
-
 class Child(Run):
     """Of two that follow each other: the first (`point` is not 0) begins the process and is killed, the second ends it."""
 
-    def __init__(self, plan: Plan, point: int, store: str, link: Link) -> None:
+    def __init__(self, plan: Plan, point: int, store: str, postgres: str, link: Link) -> None:
         super().__init__(plan, Memory(plan.flow), point, Fault.KILLED if point else None)
-        self._store, self._link, self._https = store, link, 0
+        self._store, self._postgres, self._link, self._https = store, postgres, link, 0
         self._is_first = point > 0
 
     def __call__(self) -> Outcome:
@@ -58,8 +51,16 @@ class Child(Run):
             },
         )
 
+    def database(self, outside: Outside) -> AbstractContextManager[Any]:
+        """The proof has made it."""
+        return at_scratch(self._postgres) if self._postgres else nullcontext()
+
     def world(self, outside: Outside) -> World:
-        return FileWorld(self._plan.flow, outside.resources, self._store, self._link.began, 0 if self._is_first else 1)
+        start = BEGINNING + timedelta(seconds=self._link.began)
+        world = ProvedWorld(self._plan.flow, outside.resources, self._database, self._store, start=start)
+        if not self._is_first:
+            world.lives.append(Life("worker-1"))  # it is dead
+        return world
 
     async def begin(self, world: World, outside: Outside) -> None:
         if self._is_first:

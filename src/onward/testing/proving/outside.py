@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from onward.store.sqlite.dump import HEAD, dump_file
+from onward.store import open_scratch
+from onward.store.sqlite.theirs import HEAD, rows_of_file
 
 TEXT_BYTES_MAX = 2_000  # of a file are compared line by line, and shown; of more, a digest
-LINES_MAX = 500
+
+Row = tuple[str, dict[str, Any]]  # the table, and what is in its columns
 
 
 def _nothing() -> list[str]:
@@ -26,14 +29,17 @@ class Outside:
     """What a flow meets in a proof, made anew for each run: what an `outside` function yields.
 
     `resources` is `ctx.resources`. `alive` answers the names of what exists now and should not be left behind; `state` any
-    JSON value, which has to end as it does undisturbed. `prepare` is given the connection to the store's database before the
-    process starts: it makes the tables that `ctx.transaction()` writes to.
+    JSON value, which has to end as it does undisturbed. `prepare` is given a connection to the store's database before the
+    process starts: it makes the tables that `ctx.transaction()` writes to. With `postgres`, the URL of a server, those
+    transactions are in a real database there, which is made for the run and dropped in the end; then `prepare` may be
+    asynchronous, and is given asyncpg's connection as handlers are.
     """
 
     resources: Any = None
     alive: Callable[[], Iterable[str]] = _nothing
     state: Callable[[], Any] = lambda: None
     prepare: Callable[[Any], object] = lambda connection: None
+    postgres: str = ""
 
 
 Outsides = Callable[[], AbstractContextManager[Any] | AbstractAsyncContextManager[Any]]
@@ -48,7 +54,7 @@ class Seen:
     """What there is in the end."""
 
     files: dict[str, list[str]] = field(default_factory=dict)
-    rows: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     alive: list[str] = field(default_factory=list)
     state: Any = None
 
@@ -68,8 +74,13 @@ async def entered(make: Outsides) -> AsyncIterator[Outside]:
 def _outside(made: Any) -> Outside:
     if isinstance(made, Outside):
         return made
-    given = {name: getattr(made, name) for name in ("resources", "alive", "state", "prepare") if hasattr(made, name)}
-    return Outside(**given)
+    names = (each.name for each in fields(Outside))
+    return Outside(**{name: getattr(made, name) for name in names if hasattr(made, name)})
+
+
+def database_of(outside: Outside) -> AbstractContextManager[Any]:
+    """The new database of a run, or None where handlers write to that of the store."""
+    return open_scratch(outside.postgres) if outside.postgres else nullcontext()
 
 
 class Folder:
@@ -107,6 +118,13 @@ class Folder:
         return found
 
 
+def line(row: Row, without: Collection[str] = ()) -> str:
+    """As it is compared, and shown; `without` names columns as `table.column`."""
+    table, values = row
+    kept = {name: value for name, value in values.items() if f"{table}.{name}" not in without}
+    return f"{table} {json.dumps(kept, ensure_ascii=False, default=repr)}"
+
+
 def _is_beside(name: str, names: set[str]) -> bool:
     stem, sign, end = name.rpartition("-")
     return bool(sign) and end in ("wal", "shm", "journal", "lock") and stem in names
@@ -115,7 +133,7 @@ def _is_beside(name: str, names: set[str]) -> bool:
 def _content(path: Path) -> list[str]:
     content = path.read_bytes()
     if content.startswith(HEAD):
-        return dump_file(path)
+        return sorted(map(line, rows_of_file(path)))
     if len(content) > TEXT_BYTES_MAX:
         return [f"{len(content):,} bytes, SHA-256 {hashlib.sha256(content).hexdigest()[:16]}"]
     return content.decode("utf-8", "backslashreplace").splitlines()

@@ -18,11 +18,11 @@ from typing import Any
 
 from onward.errors import OnwardError
 from onward.process import Condition, Entry
-from onward.store.sqlite.dump import dump_file
+from onward.store.sqlite.theirs import rows_of_file
 from onward.testing.loop import VirtualLoop
 from onward.testing.proving.effects import Act, Request
 from onward.testing.proving.link import Link, request_of, response_as_json
-from onward.testing.proving.outside import Folder, Outside, Seen, entered
+from onward.testing.proving.outside import Folder, Outside, Seen, database_of, entered
 from onward.testing.proving.points import Fault, Point
 from onward.testing.proving.run import Outcome, Plan
 from onward.testing.proving.scene import Scene, current
@@ -68,10 +68,11 @@ class RealRun(Scene):
     async def _main(self) -> None:
         current.set(self)
         async with entered(self._plan.outside) as outside:
-            self.outcome.before = self._look(outside)
-            await self._program(self._point.number)
-            await self._program(0)
-            self._judge(outside)
+            with database_of(outside) as self._database:
+                self.outcome.before = self._look(outside)
+                await self._program(self._point.number)
+                await self._program(0)
+                self._judge(outside)
 
     def _judge(self, outside: Outside) -> None:
         told, oracle = self._over, self._oracle.record
@@ -87,7 +88,9 @@ class RealRun(Scene):
         self.outcome.seen = seen
 
     def _look(self, outside: Outside) -> Seen:
-        rows = dump_file(self._store) if self._store.exists() else []
+        rows = rows_of_file(self._store) if self._store.exists() else []
+        if self._database is not None:
+            rows += self._database.rows()
         return Seen(Folder(self._plan.folder).files(), rows, sorted(map(str, outside.alive())), outside.state())
 
     # -- a program ----------------------------------------------------------------------------------------------
@@ -106,7 +109,8 @@ class RealRun(Scene):
         theirs.close()
         link = Link(ours)
         try:
-            link.send("begin", {**self._programs.given, "point": point, "store": str(self._store), "began": self._time})
+            places = {"store": str(self._store), "postgres": self._database.url if self._database is not None else ""}
+            link.send("begin", {**self._programs.given, **places, "point": point, "began": self._time})
             await self._serve(link)
             _, errors = program.communicate(timeout=PROGRAM_S_MAX)
         finally:

@@ -14,6 +14,7 @@ from onward.codec import printable
 from onward.process import Condition
 from onward.secret import masked
 from onward.testing.proving.effects import counted, done_twice, more_than
+from onward.testing.proving.outside import line
 from onward.testing.proving.points import Fault
 from onward.testing.proving.run import LEASE, Outcome
 
@@ -24,7 +25,9 @@ CHARS_MAX = 160
 
 @dataclass(frozen=True)
 class Rules:
-    """What the user declares: fields whose value does not matter, and acts and requests that may be repeated, and left behind."""
+    """What the user declares: fields and columns (`table.column`) whose value does not matter, and acts and requests that may
+    be repeated, and left behind.
+    """
 
     volatile: frozenset[str] = frozenset()
     repeatable: frozenset[str] = frozenset()
@@ -45,7 +48,7 @@ def differences(oracle: Outcome, run: Outcome, fault: Fault, rules: Rules) -> li
     if not found:
         found += counted(run.effects, oracle.effects, rules.repeatable, unobserved)
     found += _data(oracle, run, rules)
-    found += _world(oracle, run)
+    found += _world(oracle, run, rules)
     found += list(_left(oracle, run, rules, found))
     return found or list(_late(oracle, run, fault))
 
@@ -73,15 +76,16 @@ def _data(oracle: Outcome, run: Outcome, rules: Rules) -> Iterator[str]:
             yield f"the field {name} is {_short(found.get(name))}, not {_short(wanted.get(name))}"
 
 
-def _world(oracle: Outcome, run: Outcome) -> Iterator[str]:
+def _world(oracle: Outcome, run: Outcome, rules: Rules) -> Iterator[str]:
     for name in sorted(run.seen.files.keys() | oracle.seen.files.keys()):
         found, wanted = run.seen.files.get(name), oracle.seen.files.get(name)
         if found is None:
             yield f"the file {name} is not there"
         elif wanted is not None and found != wanted:
             yield f"the file {name} differs: {_lines(wanted, found)}"
-    if run.seen.rows != oracle.seen.rows:
-        yield f"the tables differ: {_lines(oracle.seen.rows, run.seen.rows)}"
+    found_rows, wanted_rows = (sorted(line(row, rules.volatile) for row in each.seen.rows) for each in (run, oracle))
+    if found_rows != wanted_rows:
+        yield f"the tables differ: {_lines(wanted_rows, found_rows)}"
     if run.seen.state != oracle.seen.state:
         yield f"the state outside is {_short(run.seen.state)}, not {_short(oracle.seen.state)}"
 
