@@ -179,6 +179,13 @@ def test_a_constraint_that_is_looked_at_in_the_end_fails_the_attempt_and_nothing
         proven(postgres_server, sell)
 
 
+@pytest.mark.parametrize("verb", ["execute", "fetchval"])
+def test_a_handler_of_postgresql_that_is_given_sqlite_is_told_what_it_needs(verb: str) -> None:
+    with pytest.raises(OnwardError, match="undisturbed it ends failed") as error:
+        prove(selling(lambda connection, ctx: getattr(connection, verb)("SELECT 1")), Job(id="job-1"))
+    assert "Outside(postgres=URL)" in error.value.hint
+
+
 def test_a_handler_that_ends_its_transaction_is_told_so(postgres_server: Server) -> None:
     with pytest.raises(OnwardError, match="ended its transaction, which its transition does"):
         proven(postgres_server, lambda connection, ctx: connection.execute("COMMIT"))
@@ -226,14 +233,15 @@ def test_programs_that_are_really_killed_find_the_same_database(
     monkeypatch.setenv("SHOP", postgres_server.url)
     (tmp_path / "counting.py").write_text(COUNTING)
 
-    def run(flow: str, *more: str) -> dict[str, Any]:
-        told = CliRunner().invoke(cli, ["prove", f"counting:{flow}", "--outside", "counting:shop", "--full", "--json", *more])
+    def run(flow: str) -> dict[str, Any]:
+        words = ["--outside", "counting:shop", "--full", "--json", "--only", at_commit(Fault.KILLED)]
+        told = CliRunner().invoke(cli, ["prove", f"counting:{flow}", *words])
         assert told.exit_code in (0, 1), told.output
         found: dict[str, Any] = json.loads(told.stdout)
         return found
 
     assert run("once")["ok"]
-    [failure] = run("hasty", "--only", at_commit(Fault.KILLED))["failures"]
+    [failure] = run("hasty")["failures"]
     assert failure["differs"] == ['the tables differ: - counter {"number": 1}; + counter {"number": 2}']
     assert failure["also"] == 1  # the one in memory and the one for real
 

@@ -151,6 +151,10 @@ class _Prover:
         return failure
 
 
+_NEEDS = "give it what it needs: the data of a process that finishes, and an outside that answers"
+_POSTGRES = "ctx.transaction() is in SQLite here; for asyncpg's connection: Outside(postgres=URL), docs/proving.md"
+
+
 def _must_rest(oracle: Outcome) -> None:
     if oracle.called:
         raise OnwardError(
@@ -164,10 +168,12 @@ def _must_rest(oracle: Outcome) -> None:
         )
     assert oracle.record is not None
     if oracle.record.condition not in OVER:
-        said = f": {oracle.record.error}" if oracle.record.error else ""
+        error = oracle.record.error or ""
+        said = f": {error}" if error else ""
+        asks_postgres = "sqlite3." in error  # whose connection has no fetch, and nothing to await
         raise OnwardError(
             f"undisturbed it ends {oracle.record.condition} at {oracle.record.status}{said}",
-            hint="give it what it needs: the data of a process that finishes, and an outside that answers",
+            hint=_POSTGRES if asks_postgres else _NEEDS,
         )
 
 
