@@ -20,8 +20,8 @@ from onward import END, Context, Flow, Process
 from onward.cli import cli
 from onward.errors import InvalidData, OnwardError, StoreError
 from onward.testing import Outside, Proof, prove
+from onward.testing.joint import JointStore
 from onward.testing.proving import Fault
-from onward.testing.proving.joint import JointStore
 
 TABLES = """
 CREATE TABLE customer (id serial PRIMARY KEY, name text NOT NULL UNIQUE);

@@ -22,6 +22,7 @@ from onward.testing.between import Call, between
 from onward.testing.life import Life, never
 from onward.testing.loop import Deadlock
 from onward.testing.scripts import AsksToWait, Fails, GivesUp, Hangs, Runs, Says
+from onward.testing.world import Ran
 
 FORTNIGHT = timedelta(days=14)
 
@@ -164,6 +165,32 @@ async def test_transactions_of_handlers_come_one_after_the_other_and_commit_with
             return sorted(id for (id,) in rows)
 
     assert await asyncio.to_thread(run, main) == ["b-0", "b-1", "b-2"]
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_a_run_tells_what_is_in_your_own_tables(database: str, request: pytest.FixtureRequest) -> None:
+    url = request.getfixturevalue("postgres_server").url if database == "postgres" else ""
+
+    async def write(books: Books, ctx: Context) -> Literal[Step.DONE]:
+        if ctx.attempt == 1:
+            raise RetryAfter(timedelta(days=14))
+        async with ctx.transaction() as conn:
+            written = conn.execute(f"INSERT INTO book (id) VALUES ('{books.id}')")
+            if url:
+                await written
+            await asyncio.sleep(2)
+        return Step.DONE
+
+    def ran(**given: Any) -> Ran:
+        flow = Flow(Books, {Step.OPEN: write, Step.DONE: END})
+        made = "CREATE TABLE book (id text, written_at timestamp DEFAULT CURRENT_TIMESTAMP)"
+        return run_to_rest(flow, Books(id="b"), prepare=lambda conn: conn.execute(made), postgres=url, **given)
+
+    over = ran()
+    assert (over.condition, over.rows) == (Condition.FINISHED, [("book", {"id": "b"})])
+    assert timedelta(days=14) < over.took < timedelta(days=15)
+    in_its_midst = ran(until=timedelta(days=14, seconds=1))
+    assert (in_its_midst.condition, in_its_midst.rows) == (Condition.RUNNING, [])
 
 
 # -- programs -----------------------------------------------------------------------------------------------------

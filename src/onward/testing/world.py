@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -21,9 +21,11 @@ from onward.control import Control
 from onward.errors import OnwardError
 from onward.flow import Duration, Flow, in_seconds
 from onward.heartbeat import BEATS_PER_LEASE, Heartbeat
-from onward.ports import Observer, Store
+from onward.ports import Clock, Observer, Store
 from onward.process import Condition, Entry, Process, Record
+from onward.store import open_scratch
 from onward.store.sqlite.inline import InlineStore
+from onward.store.sqlite.theirs import rows
 from onward.testing.life import Life, make_mortal
 from onward.testing.loop import BEGINNING, VirtualClock, VirtualLoop
 from onward.testing.scripts import Script, scripted
@@ -31,6 +33,8 @@ from onward.worker import Worker
 
 T = TypeVar("T")
 UNTIL = timedelta(days=30)
+
+Row = tuple[str, dict[str, Any]]  # the table, and what is in its columns
 
 
 def run(main: Callable[[], Awaitable[T]]) -> T:
@@ -50,11 +54,14 @@ def run(main: Callable[[], Awaitable[T]]) -> T:
 
 @dataclass(frozen=True)
 class Ran:
-    """What became of a process: the record at the end, its whole history, and how much virtual time it took."""
+    """What became of a process: the record at the end, its whole history, how much virtual time it took, and the rows that are
+    in your own tables then, each with the name of its table; without the columns that the database fills in by itself.
+    """
 
     record: Record
     history: list[Entry]
     took: timedelta
+    rows: list[Row]
 
     @property
     def process(self) -> Any:
@@ -77,26 +84,44 @@ class Ran:
 
 
 def run_to_rest(
-    flow: Flow[Any], process: Process[Any], *, until: Duration = UNTIL, resources: Any = None, outcomes: Script | None = None
+    flow: Flow[Any],
+    process: Process[Any],
+    *,
+    until: Duration = UNTIL,
+    resources: Any = None,
+    outcomes: Script | None = None,
+    prepare: Callable[[Any], object] = lambda connection: None,
+    postgres: str = "",
 ) -> Ran:
     """Runs a process in virtual time until it rests (finished, failed, paused), or until so much time has passed: then it is
     answered as it stands. `resources` is what handlers get as `ctx.resources` in the place of what the flow's lifespan opens;
-    `outcomes` is what their first attempts come to, see `onward.testing.outcomes`.
+    `outcomes` is what their first attempts come to, see `onward.testing.outcomes`. `prepare` is given a connection to the
+    database of `ctx.transaction()`, to make tables: the store's, or with `postgres`, the URL of a server, a real one that is made
+    there and dropped in the end. Then it is asyncpg's, and `prepare` may be asynchronous.
     """
     flow = flow if outcomes is None else scripted(flow, outcomes)
 
     async def main() -> Ran:
-        async with World([flow], resources=resources) as world:
-            begun = (await world.start(process)).created_at
-            worker = world.worker()
-            _, left = await asyncio.wait({worker.running}, timeout=in_seconds(until))
-            if not left:
-                worker.running.result()
-            entries = await world.whole_history(process.id)
-            record = await world.get(process.id)
-            return Ran(record, entries, (record.as_of if left else entries[-1].at) - begun)
+        with database_at(postgres) as database:
+            async with World([flow], resources=resources, database=database) as world:
+                await world.prepare(prepare)
+                return await _rested(world, process, in_seconds(until))
 
     return run(main)
+
+
+async def _rested(world: World, process: Process[Any], until_s: float) -> Ran:
+    begun = (await world.start(process)).created_at
+    worker = world.worker()
+    _, left = await asyncio.wait({worker.running}, timeout=until_s)
+    if left:
+        worker.kill()  # what its transaction has written is nothing yet
+    else:
+        worker.running.result()
+    entries = await world.whole_history(process.id)
+    record = await world.get(process.id)
+    took = (record.as_of if left else entries[-1].at) - begun
+    return Ran(record, entries, took, world.rows())
 
 
 class LoopHeartbeat(Heartbeat):
@@ -148,12 +173,16 @@ class World(Control):
         resources: Any = None,
         observers: Iterable[Observer] = (),
         start: datetime = BEGINNING,
+        path: str = ":memory:",
+        database: Any = None,
     ) -> None:
+        """`database` is a `Scratch` of PostgreSQL, into which handlers write."""
         self.clock = VirtualClock(start)
         self.observers = tuple(observers)
         self.lives: list[Life] = []
         flows = [flow if resources is None else _with_resources(flow, resources) for flow in flows]
-        super().__init__(flows, InlineStore(":memory:", self.clock))
+        super().__init__(flows, InlineStore(path, self.clock) if database is None else _joint(path, self.clock, database))
+        self._database = database
 
     async def __aenter__(self) -> Self:
         make_mortal(asyncio.get_running_loop())
@@ -171,6 +200,17 @@ class World(Control):
         program = Program(f"worker-{len(self.lives) + 1}", self, store or self.store, until_idle, given)
         self.lives.append(program)
         return program
+
+    async def prepare(self, run: Callable[[Any], object]) -> None:
+        """Runs this on a connection to the database of `ctx.transaction()`."""
+        if self._database is None:
+            self.store.at_once(run)
+        else:
+            await self._database.prepare(run)
+
+    def rows(self) -> list[Row]:
+        """What is in the user's own tables."""
+        return self.store.at_once(rows) + ([] if self._database is None else self._database.rows())
 
     async def whole_history(self, id: str) -> list[Entry]:
         entries: list[Entry] = []
@@ -192,6 +232,17 @@ class Program(Life):
     def kill(self) -> None:
         super().kill()
         self._world.store.forget(self.name)
+
+
+def database_at(postgres: str) -> AbstractContextManager[Any]:
+    """A new database on this server, or None where handlers write to that of the store."""
+    return open_scratch(postgres) if postgres else nullcontext()
+
+
+def _joint(path: str, clock: Clock, database: Any) -> InlineStore:
+    from onward.testing.joint import JointStore  # needs the driver of PostgreSQL
+
+    return JointStore(path, clock, database)
 
 
 def _with_resources(flow: Flow[Any], resources: Any) -> Flow[Any]:

@@ -57,7 +57,8 @@ class Child(Run):
 
     def world(self, outside: Outside) -> World:
         start = BEGINNING + timedelta(seconds=self._link.began)
-        world = ProvedWorld(self._plan.flow, outside.resources, self._database, self._store, start=start)
+        given = {"resources": outside.resources, "database": self._database, "path": self._store, "start": start}
+        world = ProvedWorld([self._plan.flow], **given)
         if not self._is_first:
             world.lives.append(Life("worker-1"))  # it is dead
         return world

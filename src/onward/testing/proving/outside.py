@@ -12,12 +12,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from onward.store import open_scratch
 from onward.store.sqlite.theirs import HEAD, rows_of_file
+from onward.testing.world import Row
 
 TEXT_BYTES_MAX = 2_000  # of a file are compared line by line, and shown; of more, a digest
-
-Row = tuple[str, dict[str, Any]]  # the table, and what is in its columns
 
 
 def _nothing() -> list[str]:
@@ -76,11 +74,6 @@ def _outside(made: Any) -> Outside:
         return made
     names = (each.name for each in fields(Outside))
     return Outside(**{name: getattr(made, name) for name in names if hasattr(made, name)})
-
-
-def database_of(outside: Outside) -> AbstractContextManager[Any]:
-    """The new database of a run, or None where handlers write to that of the store."""
-    return open_scratch(outside.postgres) if outside.postgres else nullcontext()
 
 
 class Folder:

@@ -22,10 +22,11 @@ from onward.store.sqlite.theirs import rows_of_file
 from onward.testing.loop import VirtualLoop
 from onward.testing.proving.effects import Act, Request
 from onward.testing.proving.link import Link, request_of, response_as_json
-from onward.testing.proving.outside import Folder, Outside, Seen, database_of, entered
+from onward.testing.proving.outside import Folder, Outside, Seen, entered
 from onward.testing.proving.points import Fault, Point
 from onward.testing.proving.run import Outcome, Plan
 from onward.testing.proving.scene import Scene, current
+from onward.testing.world import database_at
 from onward.testing.world import run as run_in_virtual_time
 
 SAMPLE = 20
@@ -68,7 +69,7 @@ class RealRun(Scene):
     async def _main(self) -> None:
         current.set(self)
         async with entered(self._plan.outside) as outside:
-            with database_of(outside) as self._database:
+            with database_at(outside.postgres) as self._database:
                 self.outcome.before = self._look(outside)
                 await self._program(self._point.number)
                 await self._program(0)

@@ -12,40 +12,26 @@ from typing import Any
 
 from onward.errors import OnwardError, Refused
 from onward.flow import Flow
-from onward.ports import Clock
 from onward.process import Entry, Process, Record
-from onward.store.sqlite.inline import InlineStore
-from onward.store.sqlite.theirs import rows
 from onward.testing.life import Killed, Life, never
 from onward.testing.proving.effects import Act, Effects, Request
 from onward.testing.proving.memory import Memory
-from onward.testing.proving.outside import Folder, Outside, Outsides, Seen, database_of, entered
+from onward.testing.proving.outside import Folder, Outside, Outsides, Seen, entered
 from onward.testing.proving.points import BEFORE_HANDLER, TOLD, Fault, Moment, Point
 from onward.testing.proving.scene import Scene, current, program, where
 from onward.testing.proving.watch import WatchedWorker, watched
-from onward.testing.world import Program, World
+from onward.testing.world import Program, World, database_at
 from onward.testing.world import run as run_in_virtual_time
 
 LEASE = timedelta(seconds=2)  # of the workers of a proof: a deadline should not pass only because one of them was killed
 NOTICE_S = 0.2  # so long a handler stays where it is when a person acts; a clean-up begins a second later
 SETTLE_S = 0.01  # so long before a worker is frozen its other tasks have to come to where they wait
 PAUSE_S = 5.0  # until a paused process is let go on
-IN_MEMORY = ":memory:"
 POINTS_MAX = 20_000  # of one run: it does not come to rest
 
 
 class ProvedWorld(World):
     worker_type = WatchedWorker
-
-    def __init__(self, flow: Flow[Any], resources: Any, database: Any, path: str = IN_MEMORY, **given: Any) -> None:
-        super().__init__([flow], resources=resources, **given)
-        self.store = InlineStore(path, self.clock) if database is None else _joint(path, self.clock, database)
-
-
-def _joint(path: str, clock: Clock, database: Any) -> InlineStore:
-    from onward.testing.proving.joint import JointStore  # needs the driver of PostgreSQL
-
-    return JointStore(path, clock, database)
 
 
 @dataclass(frozen=True)
@@ -202,17 +188,14 @@ class Run(Scene):
                     await self._in(world)
 
     def database(self, outside: Outside) -> AbstractContextManager[Any]:
-        return database_of(outside)
+        return database_at(outside.postgres)
 
     def world(self, outside: Outside) -> World:
-        return ProvedWorld(self._plan.flow, outside.resources, self._database)
+        return ProvedWorld([self._plan.flow], resources=outside.resources, database=self._database)
 
     async def begin(self, world: World, outside: Outside) -> None:
         """Before the first program."""
-        if self._database is None:
-            world.store.at_once(outside.prepare)
-        else:
-            await self._database.prepare(outside.prepare)
+        await world.prepare(outside.prepare)
         self.outcome.before = self._look(world)
         await world.start(self._plan.process.model_copy(deep=True))
 
@@ -235,10 +218,7 @@ class Run(Scene):
         outcome.seen = self._look(world)
 
     def _look(self, world: World) -> Seen:
-        found = world.store.at_once(rows)
-        if self._database is not None:
-            found += self._database.rows()
-        return Seen(self._folder.files(), found, sorted(map(str, self._outside.alive())), self._outside.state())
+        return Seen(self._folder.files(), world.rows(), sorted(map(str, self._outside.alive())), self._outside.state())
 
     async def _play(self) -> None:
         first = self._worker()

@@ -1,4 +1,4 @@
-"""The store of a proof whose handlers write to PostgreSQL: processes are in memory, `ctx.transaction()` is in a real database.
+"""The store of a world whose handlers write to PostgreSQL: processes are in memory, `ctx.transaction()` is in a real database.
 
 The two are committed in one step of the event loop, in which nothing else happens: nobody ever sees one without the other.
 """
