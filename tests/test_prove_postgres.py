@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum, auto
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +13,10 @@ import asyncpg
 import proofs
 import pytest
 from click.testing import CliRunner
+from conftest import Job, Step, one_stage
 from postgres import Server
 
-from onward import END, Context, Flow, Process
+from onward import Context, Flow
 from onward.cli import cli
 from onward.errors import InvalidData, OnwardError, StoreError
 from onward.testing import Outside, Proof, prove
@@ -35,26 +35,16 @@ CREATE TABLE shop.sale (
 """
 
 
-class Status(StrEnum):
-    OPEN = auto()
-    DONE = auto()
-
-
-class Job(Process[Status]):
-    status: Status = Status.OPEN
-    note: str = ""
-
-
 Sell = Callable[[Any, Context], Awaitable[object]]
 
 
 def selling(sell: Sell) -> Flow[Any]:
-    async def work(job: Job, ctx: Context) -> Literal[Status.DONE]:
+    async def work(job: Job, ctx: Context) -> Literal[Step.DONE]:
         async with ctx.transaction() as connection:
             await sell(connection, ctx)
-        return Status.DONE
+        return Step.DONE
 
-    return Flow(Job, {Status.OPEN: work, Status.DONE: END})
+    return one_stage(work)
 
 
 def proven(server: Server, sell: Sell, **given: Any) -> Proof:
@@ -150,7 +140,7 @@ def test_rows_that_differ_are_told_and_a_column_may_be_declared_volatile(postgre
 def test_a_column_that_is_not_there_is_refused(postgres_server: Server) -> None:
     with pytest.raises(InvalidData, match=r"volatile sale\.told: Job has no such field, and no table such a column") as refused:
         proven(postgres_server, lambda connection, ctx: sale(connection, "a barometer"), volatile=["sale.told"])
-    assert refused.value.hint.startswith("id, status, note, customer.name, shop.sale.item")
+    assert refused.value.hint.startswith("id, status, note, numbers, extra, customer.name, shop.sale.item")
 
 
 def test_rows_that_an_overtaken_worker_committed_would_be_found(postgres_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +165,7 @@ def test_a_constraint_that_is_looked_at_in_the_end_fails_the_attempt_and_nothing
     async def sell(connection: Any, ctx: Context) -> None:
         await connection.execute("INSERT INTO shop.sale (customer, item) VALUES (7, 'a barometer')")
 
-    with pytest.raises(OnwardError, match=r"undisturbed it ends failed at open: .*foreign key"):
+    with pytest.raises(OnwardError, match=r"undisturbed it ends failed at make: .*foreign key"):
         proven(postgres_server, sell)
 
 
