@@ -212,16 +212,17 @@ SELECT json_group_array(json_array({columns})) FROM onward_process WHERE id IN (
 
 -- name: commit
 -- The fence: a worker whose lease was taken over finds another epoch, one that a person overtook another version, one whose
--- process is gone and its id used again another owner, and none of them writes anything. One statement is one transaction here: it is durable when it returns. Where fewer rows changed
--- than were given, `committed` says which. Short groups are filled up with rows of NULL, which match nothing. ?1 is now.
+-- process is gone and its id used again another owner, and none of them writes anything. One statement is one transaction here:
+-- it is durable when it returns. Where fewer rows changed than were given, `committed` says which. Short groups are filled up
+-- with rows of NULL, which match nothing. The first three parameters are now: as ?1 some Pythons would take it for a named one.
 UPDATE onward_process AS p
    SET status = item.status, condition = item.condition, data = ifnull(item.data, p.data),
        data_version = CASE WHEN item.data IS NULL THEN p.data_version ELSE item.data_version END,
        version = p.version + 1, attempt = item.attempt, excused = item.excused, polls = item.polls, transition = item.transition,
-       moves = item.moves, cancelling = item.cancelling, due_at = ?1 + item.due_after,
+       moves = item.moves, cancelling = item.cancelling, due_at = ? + item.due_after,
        losses = CASE item.kind WHEN 'saved' THEN p.losses ELSE 0 END,  -- to have saved something is no outcome yet
-       entered_at = CASE item.enters WHEN 1 THEN ?1 ELSE p.entered_at END,
-       updated_at = max(p.updated_at, ?1),  -- stamps of one process never go back, whatever the clock does
+       entered_at = CASE item.enters WHEN 1 THEN ? ELSE p.entered_at END,
+       updated_at = max(p.updated_at, ?),  -- stamps of one process never go back, whatever the clock does
        owner = CASE item.goes_on WHEN 1 THEN p.owner END,
        lease_until = CASE item.goes_on WHEN 1 THEN p.lease_until END,
        error = item.error, kind = item.kind, actor = p.owner, took = item.took, reason = item.reason

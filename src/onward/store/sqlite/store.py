@@ -177,7 +177,7 @@ class SqliteStore:
     def _commit_group(self, connection: sqlite3.Connection, commits: list[Commit]) -> None:
         commits.sort(key=_by_id)  # neighbours in the tree share pages: fewer are written
         now = self._clock.now()
-        values: list[Any] = [micros(now)]
+        values: list[Any] = [micros(now)] * 3
         for item in commits:
             values += item.own
             values += item.shape
