@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -374,6 +376,10 @@ def test_show_tells_all_of_one_process_and_what_it_was(busy: Project) -> None:
     assert json.loads(busy.out("show", "tea-1", "--data", "--version", "0"))["notes"] == []
     assert json.loads(busy.out("show", "tea-1", "--data", "--version", "1"))["notes"] == ["paid"]
     assert "last one is" in busy.error("show", "tea-1", "--version", "99", code=3)
+    assert "\nmodel " not in shown
+    with closing(sqlite3.connect(busy.folder / "shop.db")) as connection, connection:
+        connection.execute("UPDATE onward_process SET data_version = 2 WHERE id = 'broken-1'")
+    assert "\nmodel      version 2\n" in busy.out("show", "broken-1")
 
 
 def test_ids_may_be_typed_by_their_beginning_where_that_is_clear(busy: Project) -> None:
@@ -462,11 +468,11 @@ def test_text_is_the_same_with_and_without_colour(busy: Project) -> None:
 PROCESS = {
     "schema": "str", "id": "str", "flow": "str", "status": "str", "condition": "str", "version": "int", "transition": "int",
     "attempt": "int", "polls": "int", "cancelling": "bool", "created_at": "str", "updated_at": "str", "entered_at": "str",
-    "due_at": "NoneType", "owner": "NoneType", "lease_until": "NoneType", "error": "str",
+    "due_at": "NoneType", "owner": "NoneType", "lease_until": "NoneType", "error": "str", "model_version": "int",
 }  # fmt: skip
 ENTRY = {
     "version": "int", "at": "str", "kind": "str", "from": "NoneType", "to": "str", "transition": "int", "attempt": "int",
-    "actor": "str", "took_s": "NoneType", "reason": "NoneType", "changed_data": "bool",
+    "actor": "str", "took_s": "NoneType", "reason": "NoneType", "changed_data": "bool", "model_version": "int",
 }  # fmt: skip
 COUNT = {"flow": "str", "status": "str", "condition": "str", "number": "int", "oldest": "str"}
 DATA = {"item": "str", "count": "int", "looks": "int", "notes": []}

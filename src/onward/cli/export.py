@@ -58,14 +58,10 @@ def export(settings: Settings, id: str, as_test: bool, version: int | None, to_r
 
 async def _as_document(app: Onward, record: Record) -> str:
     history = [
-        {
-            **shapes.entry(entry),
-            "model_version": entry.data_version,
-            "data": None if entry.data is None else shapes.stored(entry.data),
-        }
+        {**shapes.entry(entry), "data": None if entry.data is None else shapes.stored(entry.data)}
         async for entry in all_entries(app, record.id)
     ]
-    process = {**shapes.process(record), "model_version": record.data_version, "data": shapes.stored(record.data)}
+    process = {**shapes.process(record), "data": shapes.stored(record.data)}
     return to_json({"schema": "onward.export/1", "process": process, "history": history}) + "\n"
 
 

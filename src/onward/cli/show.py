@@ -57,6 +57,8 @@ def _facts(record: Record) -> Iterator[tuple[str, str]]:
     yield "condition", condition_text(record.condition) + (", cleaning up after being cancelled" if record.cancelling else "")
     yield "next", what_next(record)
     yield "version", f"{record.version}, after {record.transition} transitions"
+    if record.data_version > 1:
+        yield "model", f"version {record.data_version}"
     if record.attempt:
         yield "attempt", str(record.attempt)
     yield "started", f"{age(record, record.created_at)} ago"

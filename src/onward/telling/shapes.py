@@ -30,6 +30,7 @@ def process(record: Record) -> dict[str, Any]:
         "owner": record.owner,
         "lease_until": instant(record.lease_until),
         "error": record.error,
+        "model_version": record.data_version,
     }
 
 
@@ -47,6 +48,7 @@ def entry(line: Entry) -> dict[str, Any]:
         "took_s": line.took,
         "reason": line.reason,
         "changed_data": line.data is not None,
+        "model_version": line.data_version,
     }
 
 
