@@ -28,6 +28,7 @@ COLUMNS: dict[str, Callable[[Result], str]] = {
     "kills": lambda r: f"{r.kills:,}",
     "zombies": lambda r: f"{r.zombies:,}",
     "restarts": lambda r: f"{r.restarts:,}",
+    "sessions stolen": lambda r: f"{r.stolen:,}",
     "unknown outcomes": lambda r: f"{r.unknown:,}",
     "commits fenced": lambda r: f"{r.fenced:,}",
     "acts of people": lambda r: f"{r.acts:,}",

@@ -24,7 +24,10 @@ PAUSE_S = (0.1, 1.2)  # between two acts
 TEND_EVERY_S = 0.05
 WEATHER_S = (0.5, 5.0)
 FROZEN_S = (0.3, 3.0)
-ROBBING_S = 1.0
+ROBBING_S, ROB_EVERY_S = 3.0, 0.001
+TAKE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+OF_WORKERS = "application_name LIKE 'onward %'"
+COMMITTING = f"{OF_WORKERS} AND state <> 'idle' AND (query LIKE '%INSERT INTO onward_history%' OR query = 'COMMIT')"
 LOCKED_S = (0.2, 2.0)
 READING_S = 5.0
 HITS_MAX = 40
@@ -206,16 +209,13 @@ class PostgresNemesis(Nemesis):
         self._proxy.heal()
 
     def _rob(self) -> None:
+        """Of all that workers have at this instant, and then for a while of those in which something is just being committed."""
         until = time.monotonic() + ROBBING_S
         with psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_S) as connection:
+            self.counts["sessions taken"] += len(connection.execute(f"{TAKE} AND {OF_WORKERS}").fetchall())
             while time.monotonic() < until:
-                self.counts["sessions taken"] += len(
-                    connection.execute(
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'onward %'"
-                        " AND state <> 'idle' AND (query LIKE '%INSERT INTO onward_history%' OR query = 'COMMIT')"
-                    ).fetchall()
-                )
-                time.sleep(0.01)
+                self.counts["sessions taken in a commit"] += len(connection.execute(f"{TAKE} AND {COMMITTING}").fetchall())
+                time.sleep(ROB_EVERY_S)
 
     def _freeze(self) -> None:
         self._server.pause(backends=True)

@@ -44,6 +44,7 @@ MINIMA: dict[str, dict[str, float]] = {
         "upgraded": 3,
         "unknown": 3,
         "restarts": 0.3,
+        "stolen": 10,
     },
 }
 CHECKING = threading.Lock()  # one store after the other, for all that happened is in memory then
@@ -60,6 +61,7 @@ class Result:
     zombies: int = 0  # stopped for longer than a lease
     drains: int = 0
     restarts: int = 0
+    stolen: int = 0  # sessions that were ended from outside
     unknown: int = 0  # groups of commits that got no answer, or an error although they were done
     fenced: int = 0  # commits that were refused
     acts: int = 0  # of people
@@ -182,6 +184,7 @@ def judged(result: Result, lives: Lives, nemesis: Nemesis, operator: Program) ->
     result.processes, result.commits = verdict.counts["processes"], verdict.counts["commits"]
     result.kills, result.zombies, result.drains = (lives.counts[name] for name in ("kills", "zombies", "drains"))
     result.restarts, result.fenced = nemesis.counts["restart"], verdict.counts["refused commit"]
+    result.stolen = nemesis.counts["sessions taken"] + nemesis.counts["sessions taken in a commit"]
     result.unknown, result.acts, result.parked = unknown(lives), raced.answers.total(), len(failed)
     result.upgraded = verdict.counts["upgraded"]
     result.takeovers = verdict.counts["takeovers"]
