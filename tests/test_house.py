@@ -60,7 +60,7 @@ STATEMENTS = {
     ("store/guest.py", "statement"): "a block, handed on by a store",
     ("store/postgres/looking.py", "text"): "of store/search.py",
     ("store/postgres/scratch.py", "made"): "answered by a block, which quotes the name in it as an identifier",
-    ("store/postgres/scratch.py", "statement"): "answered by the block `tables of theirs`, which quotes all names as identifiers",
+    ("store/postgres/scratch.py", "statement"): "answered by the block `user tables`, which quotes all names as identifiers",
     ("store/postgres/store.py", "sql"): "the block `commit` or `committed`, for one row or for many",
     ("store/postgres/transaction.py", "self._commit_sql"): "the block `commit`, for one row",
     ("store/postgres/upkeep.py", "one.sql"): "a migration, a block",
@@ -69,7 +69,7 @@ STATEMENTS = {
     ("store/postgres/upkeep.py", "month.sql"): "the block `month`, with a year and a month in it: numbers",
     ("store/sqlite/file.py", "statement"): "a single statement of a migration",
     ("store/sqlite/file.py", "f'PRAGMA {pragma}'"): "of a list of constants",
-    ("store/sqlite/theirs.py", "statement"): "answered by the block `tables of theirs`, which quotes all names as identifiers",
+    ("store/sqlite/user_tables.py", "statement"): "answered by the block `user tables`, which quotes all names as identifiers",
     ("store/sqlite/looking.py", "statement"): "of store/search.py",
     ("store/sqlite/store.py", "_commit_statement(rows)"): "the block `commit` for so many rows",
 }

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,15 +14,16 @@ import asyncpg
 import proofs
 import pytest
 from click.testing import CliRunner
-from conftest import Job, Step, one_stage
+from conftest import Job, Step, kinds, one_stage
 from postgres import Server
 
 from onward import Context, Flow
 from onward.cli import cli
 from onward.errors import InvalidData, OnwardError, StoreError
-from onward.testing import Outside, Proof, prove
+from onward.testing import Outside, Proof, World, prove, run
 from onward.testing.joint import JointStore
 from onward.testing.proving import Fault
+from onward.testing.world import database_at
 
 TABLES = """
 CREATE TABLE customer (id serial PRIMARY KEY, name text NOT NULL UNIQUE);
@@ -161,6 +163,26 @@ def test_rows_that_a_frozen_worker_has_locked_are_free_when_its_transaction_has_
     proven(postgres_server, add, only=at_commit(Fault.FROZEN)).assert_clean()
 
 
+def test_what_a_killed_worker_has_locked_is_free_at_once(postgres_server: Server) -> None:
+    async def add(connection: Any, ctx: Context) -> None:
+        await connection.execute("INSERT INTO customer (name) VALUES ('Ada')")
+        await asyncio.sleep(5)
+
+    async def main() -> None:
+        with database_at(postgres_server.url) as database:
+            async with World([selling(add)], database=database) as world:
+                await world.prepare(lambda connection: connection.execute(TABLES))
+                await world.start(Job(id="job-1"))
+                first = world.worker(lease=timedelta(seconds=1))
+                await asyncio.sleep(2)
+                first.kill()
+                await world.worker(lease=timedelta(seconds=1)).running
+                assert kinds(await world.whole_history("job-1")) == ["started", "moved"]
+                assert world.rows() == [("customer", {"name": "Ada"})]
+
+    run(main)
+
+
 def test_a_constraint_that_is_looked_at_in_the_end_fails_the_attempt_and_nothing_is_written(postgres_server: Server) -> None:
     async def sell(connection: Any, ctx: Context) -> None:
         await connection.execute("INSERT INTO shop.sale (customer, item) VALUES (7, 'a barometer')")
@@ -223,15 +245,15 @@ def test_programs_that_are_really_killed_find_the_same_database(
     monkeypatch.setenv("SHOP", postgres_server.url)
     (tmp_path / "counting.py").write_text(COUNTING)
 
-    def run(flow: str) -> dict[str, Any]:
+    def proof_of(flow: str) -> dict[str, Any]:
         words = ["--outside", "counting:shop", "--full", "--json", "--only", at_commit(Fault.KILLED)]
         told = CliRunner().invoke(cli, ["prove", f"counting:{flow}", *words])
         assert told.exit_code in (0, 1), told.output
         found: dict[str, Any] = json.loads(told.stdout)
         return found
 
-    assert run("once")["ok"]
-    [failure] = run("hasty")["failures"]
+    assert proof_of("once")["ok"]
+    [failure] = proof_of("hasty")["failures"]
     assert failure["differs"] == ['the tables differ: - counter {"number": 1}; + counter {"number": 2}']
     assert failure["also"] == 1  # the one in memory and the one for real
 

@@ -541,7 +541,10 @@ async def test_a_block_of_conn_transaction_is_a_savepoint(postgres_url: str) -> 
             with pytest.raises(LookupError):
                 async with conn.transaction():
                     await db.add(conn, job.id, 3)
-                    raise LookupError
+                    with pytest.raises(asyncpg.UniqueViolationError):
+                        async with conn.transaction():
+                            await db.add(conn, job.id, 3)
+                    raise LookupError  # all of this block goes, not only what came after the one inside of it
             by_hand = conn.transaction()
             await by_hand.start()
             await db.add(conn, job.id, 4)

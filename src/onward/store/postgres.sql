@@ -651,7 +651,7 @@ SELECT format('CREATE DATABASE %I TEMPLATE template0', $1::text)
 -- name: scratch drop
 SELECT format('DROP DATABASE IF EXISTS %I WITH (FORCE)', $1::text)
 
--- name: tables of theirs
+-- name: user tables
 -- The user's tables in this database, each with the statement that reads it. Columns that the database fills in by a function
 -- are left out, and what refers to them: those have another value each time, since no rollback gives a number back.
 WITH RECURSIVE drawn AS (

@@ -501,7 +501,7 @@ DELETE FROM onward_history
 -- name: prune processes
 DELETE FROM onward_process WHERE seq IN (SELECT value FROM json_each(:old))
 
--- name: tables of theirs
+-- name: user tables
 -- The user's tables in this database, each with the statement that reads it. Columns that the database fills in by a function
 -- are left out: those have another value each time.
 SELECT m.name, 'SELECT ' || group_concat(printf('"%w"', c.name), ', ') || printf(' FROM "%w"', m.name)

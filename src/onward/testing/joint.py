@@ -13,7 +13,7 @@ from onward.decide import Change
 from onward.errors import RolledBack
 from onward.ports import Clock
 from onward.process import Record
-from onward.store.postgres.scratch import Scratch, Still
+from onward.store.postgres.scratch import Blocking, Scratch
 from onward.store.postgres.session import TROUBLE, is_gone
 from onward.store.postgres.transaction import TRANSACTION_S, check, undone
 from onward.store.rows import Commit, after
@@ -54,7 +54,7 @@ class JointTransaction:
         self.record, self._store, self._ask = record, store, database.ask
         self._theirs = database.connect()
         self._ask(self._theirs.execute("BEGIN ISOLATION LEVEL READ COMMITTED"))
-        self.connection = Still(self._theirs, self._ask)
+        self.connection = Blocking(self._theirs, self._ask)
         self._too_long = False
         self._alarm = asyncio.get_running_loop().call_later(TRANSACTION_S, self._expire)
 

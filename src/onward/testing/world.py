@@ -25,7 +25,7 @@ from onward.ports import Clock, Observer, Store
 from onward.process import Condition, Entry, Process, Record
 from onward.store import open_scratch
 from onward.store.sqlite.inline import InlineStore
-from onward.store.sqlite.theirs import rows
+from onward.store.sqlite.user_tables import rows
 from onward.testing.life import Life, make_mortal
 from onward.testing.loop import BEGINNING, VirtualClock, VirtualLoop
 from onward.testing.scripts import Script, scripted

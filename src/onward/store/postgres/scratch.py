@@ -77,7 +77,7 @@ class Scratch:
     async def prepare(self, run: Callable[[Any], object]) -> None:
         """Runs this on a connection, asynchronous or not."""
         with self.connected() as connection:
-            running = run(Still(connection, self.ask))
+            running = run(Blocking(connection, self.ask))
             if inspect.isawaitable(running):
                 await running
 
@@ -85,7 +85,7 @@ class Scratch:
         """What is in the user's tables, each row with the name of its table."""
         found: list[tuple[str, dict[str, Any]]] = []
         with self.connected() as connection:
-            for table, statement in self.ask(connection.fetch(SQL["tables of theirs"])):
+            for table, statement in self.ask(connection.fetch(SQL["user tables"])):
                 found += [(table, json.loads(row)) for (row,) in self.ask(connection.fetch(statement))]
         return found
 
@@ -117,7 +117,7 @@ def scratch(url: str) -> Iterator[Scratch]:
             server.drop(name)
 
 
-class Still:
+class Blocking:
     """A connection as handlers see it, or what comes of one: a transaction, a prepared statement, a cursor."""
 
     def __init__(self, it: Any, ask: Callable[[Awaitable[Any]], Any]) -> None:
@@ -142,7 +142,7 @@ class Still:
         return self._given(self._ask(what))
 
     def _given(self, value: Any) -> Any:
-        return Still(value, self._ask) if isinstance(value, ConnectionResource | Savepoint) else value
+        return Blocking(value, self._ask) if isinstance(value, ConnectionResource | Savepoint) else value
 
     def __await__(self) -> Any:
         return self._answered(self._it).__await__()

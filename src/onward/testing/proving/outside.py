@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from onward.store.sqlite.theirs import HEAD, rows_of_file
+from onward.store.sqlite.user_tables import HEAD, rows_of_file
 from onward.testing.world import Row
 
 TEXT_BYTES_MAX = 2_000  # of a file are compared line by line, and shown; of more, a digest

@@ -18,7 +18,7 @@ from typing import Any
 
 from onward.errors import OnwardError
 from onward.process import Condition, Entry
-from onward.store.sqlite.theirs import rows_of_file
+from onward.store.sqlite.user_tables import rows_of_file
 from onward.testing.loop import VirtualLoop
 from onward.testing.proving.effects import Act, Request
 from onward.testing.proving.link import Link, request_of, response_as_json

@@ -17,7 +17,7 @@ SQL = load("sqlite.sql")
 def rows(connection: sqlite3.Connection) -> list[tuple[str, dict[str, Any]]]:
     """Each with the name of its table."""
     found: list[tuple[str, dict[str, Any]]] = []
-    for table, statement in connection.execute(SQL["tables of theirs"]).fetchall():
+    for table, statement in connection.execute(SQL["user tables"]).fetchall():
         cursor = connection.execute(statement)
         names = [column[0] for column in cursor.description]
         found += [(table, dict(zip(names, values, strict=True))) for values in cursor]
